@@ -51,6 +51,11 @@ PUBLISHED_NAMES = {
 
 def _write(folder: Path, model: PreTrainedModel, pair: str) -> Score:
     """Write a random cross-encoder to `folder`; returns its score function in transformers."""
+    # Large weights, so that scores differ clearly.
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
@@ -89,39 +94,24 @@ def _score_window(model: PreTrainedModel, query: list[int], document: list[int])
         return float(torch.sigmoid(model(**inputs).logits[0, 0]))
 
 
-def _random_weights(model: PreTrainedModel) -> PreTrainedModel:
-    """Set large random weights, so that scores differ clearly."""
-    torch.manual_seed(1)
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.3)
-    return model
+def write_published(folder: Path) -> Score:
+    """The layout of jinaai/jina-reranker-v2-base-multilingual: config and names of its remote code.
 
-
-def write_xlm_roberta(folder: Path) -> Score:
-    """Its positions begin after the padding token's, and it has one token type."""
+    XLM-RoBERTa: its positions begin after the padding token's, and it has one token type.
+    """
     positions = CONTEXT + 2
     config = XLMRobertaConfig(
         **SIZES, max_position_embeddings=positions, type_vocab_size=1, layer_norm_eps=1e-5
     )
-    model = _random_weights(XLMRobertaForSequenceClassification(config))
-    return _write(folder, model, "<s> $A </s> </s> $B </s>")
-
-
-def write_published(folder: Path) -> Score:
-    """The layout of jinaai/jina-reranker-v2-base-multilingual: config and names of its remote code."""
-    score = write_xlm_roberta(folder)
+    score = _write(folder, XLMRobertaForSequenceClassification(config), "<s> $A </s> </s> $B </s>")
     (folder / "config.json").write_text(json.dumps(published_config()))
     weights = load_file(folder / "model.safetensors")
     for name in [name for name in weights if ".self.query." in name]:
         parts = [weights.pop(name.replace("query", part)) for part in ("query", "key", "value")]
         weights[name.replace("attention.self.query", "mixer.Wqkv")] = torch.cat(parts)
-    renamed = {}
-    for name, weight in weights.items():
-        for ours, published in PUBLISHED_NAMES.items():
-            name = name.replace(ours, published)
-        renamed[name] = weight
-    save_file(renamed, folder / "model.safetensors")
+    for ours, published in PUBLISHED_NAMES.items():
+        weights = {name.replace(ours, published): weight for name, weight in weights.items()}
+    save_file(weights, folder / "model.safetensors")
     return score
 
 
@@ -135,29 +125,20 @@ def published_config() -> dict[str, Any]:
             "AutoModel": f"{code}modeling_xlm_roberta.XLMRobertaModel",
             "AutoModelForSequenceClassification": f"{code}modeling_xlm_roberta.{ARCHITECTURE}",
         },
-        "attention_probs_dropout_prob": 0.1,
         "bos_token_id": 0,
-        "classifier_dropout": None,
-        "emb_pooler": None,
         "eos_token_id": 2,
-        "hidden_act": "gelu",
         "id2label": {"0": "LABEL_0"},
         "label2id": {"LABEL_0": 0},
         "layer_norm_eps": 1e-5,
         "max_position_embeddings": CONTEXT + 2,
-        "output_past": True,
         "position_embedding_type": "absolute",
         "torch_dtype": "float32",
-        "truncation": False,
         "type_vocab_size": 1,
-        "use_cache": False,
         "use_flash_attn": False,
-        "use_reg_tokens": False,
     }
 
 
 def write_bert(folder: Path) -> Score:
     """BERT, which has token types for query and document."""
     config = BertConfig(**SIZES, max_position_embeddings=CONTEXT)
-    model = _random_weights(BertForSequenceClassification(config))
-    return _write(folder, model, "<s>:0 $A:0 </s>:0 $B:1 </s>:1")
+    return _write(folder, BertForSequenceClassification(config), "<s>:0 $A:0 </s>:0 $B:1 </s>:1")

@@ -62,9 +62,8 @@ class Reference:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         config = json.loads((folder / "config.json").read_text())
         weights = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
-        self._model, self._changes = (
-            _v3(config, weights) if family is V3 else _v5(family, folder, config, weights)
-        )
+        made = _v3(config, weights) if family is V3 else _v5(family, folder, config, weights)
+        self._model, self._changes = made
         self._model.eval()
         self._modules = dict(self._model.named_modules())
 
@@ -99,20 +98,16 @@ def _v5(
     kept = {key: value for key, value in config.items() if key not in ("model_type", "auto_map")}
     model = Qwen3Model(Qwen3Config(**kept)) if family.causal else EuroBertModel(EuroBertConfig(**kept))
     model.load_state_dict(weights)
-    changes = {}
+    changes: dict[str, dict[str, Change]] = {}
     for adapter in family.adapters:
         own = folder / "adapters" / adapter
         settings = json.loads((own / "adapter_config.json").read_text())
-        halves = load_file(own / "adapter_model.safetensors")
-        changes[adapter] = {
-            key.removeprefix("base_model.model.").removesuffix(".lora_A.weight"): Change(
-                halves[key].float(),
-                halves[key.replace("lora_A", "lora_B")].float(),
-                settings["lora_alpha"] / settings["r"],
-            )
-            for key in halves
-            if ".lora_A." in key
-        }
+        scale = settings["lora_alpha"] / settings["r"]
+        halves = {key: half.float() for key, half in load_file(own / "adapter_model.safetensors").items()}
+        its = changes[adapter] = {}
+        for key in (key for key in halves if ".lora_A." in key):
+            module = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+            its[module] = Change(halves[key], halves[key.replace("lora_A", "lora_B")], scale)
     return model, changes
 
 
@@ -126,14 +121,13 @@ def _v3(config: dict[str, Any], weights: dict[str, torch.Tensor]) -> tuple[PreTr
     base = {name.replace(WEIGHT, ".weight"): weight for name, weight in weights.items() if PARTS not in name}
     model.load_state_dict({part: its for name, weight in base.items() for part, its in _split(name, weight)})
     changes: dict[str, dict[str, Change]] = {}
+    scale = config["lora_alpha"] / config["lora_rank"]
     for number, adapter in enumerate(config["lora_adaptations"]):
         its = changes[adapter.replace(".", "-")] = {}
         for key in (key for key in weights if key.endswith(PARTS + "A")):
             a, b = weights[key][number], weights[key.replace("lora_A", "lora_B")][number]
             for name, part in _split(key.replace(PARTS + "A", ".weight"), b):
-                its[name.removesuffix(".weight")] = Change(
-                    a, part, config["lora_alpha"] / config["lora_rank"]
-                )
+                its[name.removesuffix(".weight")] = Change(a, part, scale)
     return model, changes
 
 

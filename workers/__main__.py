@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from types import FrameType
+from typing import cast
 
 import uvicorn
 import uvloop
@@ -39,14 +40,10 @@ logger = logging.getLogger("triptych.workers")
 class Server(uvicorn.Server):
     """uvicorn; tells the app when it is asked to stop."""
 
-    def __init__(self, config: uvicorn.Config, app: WorkerApp) -> None:
-        super().__init__(config)
-        self._app = app
-
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # uvicorn's own raises the signal again at the end, which would kill the process before the engine is
         # shut down.
-        self._app.draining = True
+        cast(WorkerApp, self.config.app).draining = True
         self.force_exit = self.should_exit
         self.should_exit = True
 
@@ -102,23 +99,21 @@ def load(settings: WorkerSettings) -> Embedder | CrossEncoder:
 
 def pool_of(variant: Variant, settings: WorkerSettings) -> PoolName:
     """The worker's pool. Raises `CheckpointError` if neither says it, or if folder and setting do not fit."""
-    task = variant.task or settings.task
+    task, pools = variant.task or settings.task, ", ".join(variant.family.pools)
     if task is None:
         raise CheckpointError(
-            f"{variant.path} does not say which pool it was merged for; "
-            f"set WORKER_TASK to one of {', '.join(variant.family.pools)}"
+            f"{variant.path} does not say which pool it was merged for; set WORKER_TASK to one of {pools}"
         )
     if settings.task not in (None, task):
         raise CheckpointError(
             f"{variant.path} was merged for {task}, WORKER_TASK says {settings.task}: "
             "its vectors would be wrong for that pool. Set WORKER_MODEL to the folder of the right variant."
         )
-    family = variant.family
     # Without `variant.json` it is merged.
-    if variant.task is None and task not in family.pools:
+    if variant.task is None and task not in variant.family.pools:
         raise CheckpointError(
-            f"{variant.path} is a merged checkpoint of {family.name}, which cannot serve the pool {task}; "
-            f"set WORKER_TASK to one of {', '.join(family.pools)}"
+            f"{variant.path} is a merged checkpoint of {variant.family.name}, which cannot serve the pool "
+            f"{task}; set WORKER_TASK to one of {pools}"
         )
     return task
 
@@ -150,7 +145,7 @@ async def serve(service: Embedder | CrossEncoder, settings: WorkerSettings) -> i
         timeout_keep_alive=75,
         timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
     )
-    server = Server(config, app)
+    server = Server(config)
     watchdog = Watchdog(service.engine, settings.stall_seconds)
     watchdog.start(asyncio.get_running_loop())
     stopping = asyncio.gather(_stop_when_dead(service, server), _stop_when_wrong(app, server))

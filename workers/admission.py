@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import takewhile
+from typing import NamedTuple
 
 # Bounds of the wait that a refused caller is told.
 SHORTEST_WAIT = 0.05
@@ -19,8 +20,7 @@ GRACE_SECONDS = 0.25
 ALONE_SECONDS = 1.0
 
 
-@dataclass
-class Stay:
+class Stay(NamedTuple):
     """An accepted batch."""
 
     priority: int
@@ -29,8 +29,7 @@ class Stay:
     alone: bool = False
 
 
-@dataclass
-class _Reservation:
+class _Reservation(NamedTuple):
     """Items of a refused caller, reserved until `until`."""
 
     items: int

@@ -69,14 +69,12 @@ class WorkerApp:
                 await _reply(send, 404, _reason("no such path"))
 
     async def close(self) -> None:
-        """Export the remaining trace spans."""
         if self._otel:
             await self._otel.close()
 
     def _authorized(self, path: str, headers: dict[str, str]) -> bool:
-        if self._expected is None or path == contract.LIVE_PATH:
-            return True
-        return hmac.compare_digest(headers.get("authorization", "").encode("latin-1"), self._expected)
+        given = headers.get("authorization", "").encode("latin-1")
+        return not self._expected or path == contract.LIVE_PATH or hmac.compare_digest(given, self._expected)
 
     def _not_ready(self) -> str | None:
         # Does not ask the engine: a worker that is busy with a long prompt is ready.
@@ -114,10 +112,8 @@ class WorkerApp:
         disconnect = asyncio.create_task(_cancel_on_disconnect(receive, this))
         started = False
         info = self._service.info
-        headers = [
-            (b"content-type", b"application/octet-stream"),
-            (contract.SPACE_HEADER.encode(), space_header(info.task, info.space).encode()),
-        ]
+        space = space_header(info.task, info.space).encode()
+        headers = [(b"content-type", b"application/octet-stream"), (contract.SPACE_HEADER.encode(), space)]
         try:
             async for chunk, more in frames:
                 if self.canaries.failure:
@@ -171,19 +167,16 @@ async def _cancel_on_disconnect(receive: Receive, task: asyncio.Task[Any]) -> No
     task.cancel()
 
 
-async def _read(receive: Receive) -> bytes | None:
+async def _read(receive: Receive) -> bytearray | None:
     """The request body, or None as soon as it exceeds the limit."""
-    parts = []
-    size = 0
+    body = bytearray()
     while True:
         message = await receive()
-        part = message.get("body", b"")
-        size += len(part)
-        if size > MAX_BODY_BYTES:
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY_BYTES:
             return None
-        parts.append(part)
         if not message.get("more_body"):
-            return b"".join(parts)
+            return body
 
 
 def _reason(reason: str | None) -> bytes:

@@ -46,10 +46,8 @@ class Canaries:
         shortest_rest_seconds: float = SHORTEST_REST_SECONDS,
     ) -> None:
         self.failure: str | None = None
-        self._service = service
-        self._metrics = metrics
-        self._rest = rest
-        self._shortest_rest = shortest_rest_seconds
+        self._service, self._metrics = service, metrics
+        self._rest, self._shortest_rest = rest, shortest_rest_seconds
         self._known: dict[str, NDArray[np.float32]] = {}
         self._right_at: dict[str, float] = {}
         self._rests: dict[str, float] = {}

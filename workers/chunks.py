@@ -19,9 +19,7 @@ def join(prefix: str, chunks: Sequence[str]) -> tuple[str, list[int]]:
 
     The first chunk begins at 0, with the prefix; each other with the white space before it.
     """
-    pieces = [prefix]
-    starts = [0]
-    length = len(prefix)
+    pieces, starts, length = [prefix], [0], len(prefix)
     for number, chunk in enumerate(chunks):
         if number:
             before = pieces[-1]

@@ -6,7 +6,6 @@ reader's matter.
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -16,22 +15,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from triptych.workers.checkpoints.space import vector_space
-from triptych.workers.encoding import Job
+from triptych.workers.encoding import Job, info_of
 from triptych.workers.engine_args import tolerance_of
 from triptych.workers.item_error import ItemError
 from triptych.workers.pixels import ImageDecoder, striped_png
 from triptych.workers.settings import WorkerSettings
-from triptych.workers.shared.contract import (
-    Document,
-    EncodeRequest,
-    Image,
-    Info,
-    Item,
-    PoolName,
-    Text,
-    Vector,
-)
-from triptych.workers.vllm_engine import Engine, WrongVectorError, versions
+from triptych.workers.shared.contract import Document, EncodeRequest, Image, Item, PoolName, Text, Vector
+from triptych.workers.vllm_engine import Engine, WrongVectorError
 
 logger = logging.getLogger(__name__)
 
@@ -91,17 +81,15 @@ class CrossEncoder:
         if reader.images:
             image, other = Image(striped_png()), Image(striped_png(84))
             self.canaries |= {"image": _canary(_QUERY, image), "two images": _canary(image, other)}
-        self.info = Info(
+        self.info = info_of(
+            settings,
             task=reader.task,
             model=settings.model,
             space=vector_space(reader.folder, None, dtype=dtype, quantization=settings.quantization),
-            instance=secrets.token_hex(8),
             revision=settings.revision,
             dimensions=1,
             multivector_dimensions=None,
             max_tokens=reader.max_tokens,
-            batch_tokens=settings.batch_tokens,
-            versions=versions(),
         )
 
     async def warm_up(self) -> None:
@@ -114,22 +102,19 @@ class CrossEncoder:
         query_of = cache(self._reader.query)
         jobs: list[Job | ItemError] = []
         for index, item in enumerate(request.items):
-            if item.against is None or isinstance(item.content, Document):
-                jobs.append(ItemError("unsupported", "a reranker takes documents of a query"))
-                continue
-            if item.adapter is not None:
-                jobs.append(ItemError("unsupported", "a reranker has no adapters"))
-                continue
             try:
+                if item.against is None or isinstance(item.content, Document):
+                    raise ItemError("unsupported", "a reranker takes documents of a query")
+                if item.adapter is not None:
+                    raise ItemError("unsupported", "a reranker has no adapters")
                 pair = self._reader.pair(query_of(request.queries[item.against]), item.content)
+                jobs.append(partial(self._score, index, pair, request.priority))
             except ItemError as error:
                 jobs.append(error)
             # The tokenizer has no exception class of its own.
             except Exception as error:
                 logger.exception("cannot tokenize a pair")
                 jobs.append(ItemError("internal", f"the pair cannot be tokenized: {error}"))
-            else:
-                jobs.append(partial(self._score, index, pair, request.priority))
         return jobs
 
     async def _score(self, index: int, pair: Pair, priority: int) -> Vector:
@@ -153,8 +138,7 @@ def best_of(outputs: list[Any]) -> bytes:
     scores = np.array([output.outputs.data.float().numpy().reshape(-1) for output in outputs], "<f4")
     if scores.shape != (len(outputs), 1) or not np.isfinite(scores).all():
         raise WrongVectorError(f"expected one finite score for each prompt, got {scores}")
-    best: bytes = scores.max(axis=0).tobytes()
-    return best
+    return bytes(scores.max(axis=0))
 
 
 def _canary(query: Content, document: Content) -> EncodeRequest:

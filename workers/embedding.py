@@ -1,10 +1,10 @@
 """The service of a merged or shared variant: vectors, multi-vectors and late-interaction scores."""
 
 import asyncio
-import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache, cached_property
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from triptych.workers.checkpoints.layout import TOKENIZER
 from triptych.workers.checkpoints.shared_variant import FOLDER
 from triptych.workers.checkpoints.space import vector_space
 from triptych.workers.checkpoints.variant import Variant, read_variant
-from triptych.workers.encoding import Job
+from triptych.workers.encoding import Job, info_of
 from triptych.workers.engine_args import context_of, dtype_of, engine_args, tolerance_of
 from triptych.workers.item_error import ItemError
 from triptych.workers.pixels import ImageDecoder, striped_png
@@ -31,9 +31,8 @@ from triptych.workers.shared.contract import (
     Vector,
 )
 from triptych.workers.shared.families import BY_POOL
-from triptych.workers.vllm_engine import Engine, WrongVectorError, versions
+from triptych.workers.vllm_engine import Engine, WrongVectorError
 
-_NO_MULTIVECTORS = "{} has no multi-vectors"
 _NO_PROJECTOR = "this checkpoint has no multi_vector_projector (official -vllm- folders ship none)"
 _SHORT = Text("probe", "query")
 _WORDS = "the lighthouse keeper wrote down each ship that passed and the colour of the evening sea "
@@ -44,12 +43,7 @@ _PRODUCTS_ON_THE_LOOP = 1 << 18
 _PRODUCTS_AT_ONCE = 1 << 24
 
 
-_Asked = tuple[int, str | None]
-"""The number of a query in its batch, and the adapter that reads it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(NamedTuple):
     """[d], [spans, d] or [tokens, d] float32, and the token ids that the engine read."""
 
     vector: NDArray[np.float32]
@@ -57,6 +51,8 @@ class Encoded:
 
 
 _Query = Callable[[], asyncio.Task[Encoded]]
+_Asked = _Query | ItemError | None
+"""The query of an item, if it has one."""
 
 
 def load_embedder(variant: Variant, task: PoolName, settings: WorkerSettings) -> "Embedder":
@@ -77,17 +73,15 @@ def load_embedder(variant: Variant, task: PoolName, settings: WorkerSettings) ->
         engine.shutdown()
         raise RuntimeError(f"{variant.path} was replaced while the engine loaded it")
     prompter = Prompter(Tokenizer.from_file(str(variant.path / TOKENIZER)), max_tokens, variant.family)
-    info = Info(
+    info = info_of(
+        settings,
         task=task,
         model=variant.source,
         space=space,
-        instance=secrets.token_hex(8),
         revision=variant.revision,
         dimensions=variant.dimensions,
         multivector_dimensions=variant.multivector_dimensions,
         max_tokens=max_tokens,
-        batch_tokens=settings.batch_tokens,
-        versions=versions(),
     )
     return Embedder(engine, prompter, info, tolerance_of(dtype, settings.quantization))
 
@@ -109,31 +103,22 @@ class Embedder:
         # Longer than one engine step, so that it is prefilled in chunks. A model that looks both ways reads a
         # text in one step, which on a CPU may last longer than the watchdog waits.
         long = _WORDS * (1 + self.info.batch_tokens // len(_WORDS.split()) if self._family.causal else 1)
-        contents: dict[str, Text | Image] = {
-            "short text": _SHORT,
-            "long text": Text(long, "passage"),
-        }
+        contents: dict[str, Text | Image] = {"short text": _SHORT, "long text": Text(long, "passage")}
         if self._family.images:
             contents["image"] = Image(striped_png())
-        return {
-            f"{name}, {adapter}" if adapter else name: EncodeRequest(
-                [Item(content, truncate=True, adapter=adapter)]
-            )
-            for name, content in contents.items()
-            for adapter in self.engine.adapters
-        }
+        canaries = {}
+        for (name, content), adapter in product(contents.items(), self.engine.adapters):
+            item = Item(content, truncate=True, adapter=adapter)
+            canaries[f"{name}, {adapter}" if adapter else name] = EncodeRequest([item])
+        return canaries
 
     async def warm_up(self) -> None:
         await self.engine.load_adapters()
         # Together, as the texts of a batch are encoded. Without a projector the last item is refused.
-        items = [
-            item
-            for adapter in self.engine.adapters
-            for item in (
-                *[Item(_SHORT, adapter=adapter)] * _WARM_UP_TEXTS,
-                Item(_SHORT, multivector=True, adapter=adapter),
-            )
-        ]
+        items = []
+        for adapter in self.engine.adapters:
+            items += [Item(_SHORT, adapter=adapter)] * _WARM_UP_TEXTS
+            items.append(Item(_SHORT, multivector=True, adapter=adapter))
         jobs = await self.jobs(EncodeRequest(items))
         await asyncio.gather(*(job() for job in jobs if not isinstance(job, ItemError)))
 
@@ -148,46 +133,36 @@ class Embedder:
             for number, adapter in asked
         ]
         prompts = await self._prompter.prompts([*request.items, *queries])
-        shared = {
-            key: prompt if isinstance(prompt, ItemError) else self._once(prompt, request.priority)
+        shared: dict[tuple[int | None, str | None], _Asked] = {
+            key: prompt.of_query() if isinstance(prompt, ItemError) else self._once(prompt, request.priority)
             for key, prompt in zip(asked, prompts[len(request.items) :], strict=True)
         }
         return [
-            self._job(index, item, prompt, request.priority, shared)
+            self._job(index, item, prompt, request.priority, shared.get((item.against, item.adapter)))
             for index, (item, prompt) in enumerate(zip(request.items, prompts, strict=False))
         ]
 
     def _job(
-        self,
-        index: int,
-        item: Item,
-        prompt: Prompt | ItemError,
-        priority: int,
-        queries: Mapping[_Asked, _Query | ItemError],
+        self, index: int, item: Item, prompt: Prompt | ItemError, priority: int, query: _Asked
     ) -> Job | ItemError:
         if isinstance(prompt, ItemError):
             return prompt
         if item.adapter not in self.engine.adapters:
-            return self._unknown(item.adapter)
-        if prompt.pooling.multivector and self.info.multivector_dimensions is None:
-            family = self._family
-            why = _NO_PROJECTOR if family.multivector else _NO_MULTIVECTORS.format(family.name)
+            known = ", ".join(filter(None, self.engine.adapters))
+            needed = f"name one of {known}" if known else "the adapter is merged, so leave it out"
+            why = f"this engine cannot encode with adapter {item.adapter!r}: {needed}"
             return ItemError("unsupported", why)
-        if item.against is None:
-            return lambda: self._vector(index, item, prompt, priority)
-        query = queries[item.against, item.adapter]
+        if prompt.pooling.multivector and self.info.multivector_dimensions is None:
+            why = _NO_PROJECTOR if self._family.multivector else f"{self._family.name} has no multi-vectors"
+            return ItemError("unsupported", why)
         if isinstance(query, ItemError):
-            return query.of_query()
+            return query
+        if query is None:
+            return lambda: self._vector(index, item, prompt, priority)
         return lambda: self._score(index, query, prompt, priority)
 
-    def _unknown(self, adapter: str | None) -> ItemError:
-        known = ", ".join(filter(None, self.engine.adapters))
-        needed = f"name one of {known}" if known else "the adapter is merged, so leave it out"
-        return ItemError("unsupported", f"this engine cannot encode with adapter {adapter!r}: {needed}")
-
     async def _vector(self, index: int, item: Item, prompt: Prompt, priority: int) -> Vector:
-        encoded = await self.encode(prompt, priority)
-        vector, token_ids = encoded.vector, encoded.token_ids
+        vector, token_ids = await self.encode(prompt, priority)
         if isinstance(item.content, Document):
             # For a single span the engine returns [d].
             vector = vector.reshape(len(item.content.chunks), -1)
@@ -207,15 +182,12 @@ class Embedder:
 
     async def _score(self, index: int, query: _Query, prompt: Prompt, priority: int) -> Vector:
         asked, found = await asyncio.gather(query(), self.encode(prompt, priority))
-        score = np.float32(await max_sim(asked.vector, found.vector))
-        tokens, query_tokens = len(found.token_ids), len(asked.token_ids)
-        return Vector(index, tokens, (1,), score.tobytes(), prompt.cut, query_tokens=query_tokens)
+        score = np.float32(await max_sim(asked.vector, found.vector)).tobytes()
+        tokens = len(found.token_ids)
+        return Vector(index, tokens, (1,), score, prompt.cut, query_tokens=len(asked.token_ids))
 
     async def encode(self, prompt: Prompt, priority: int) -> Encoded:
-        """The vectors of one prompt.
-
-        Raises `ItemError` for a broken image, `WrongVectorError`, and vLLM's errors.
-        """
+        """Encode one prompt. Raises `ItemError` for a broken image, `WrongVectorError`, and vLLM's errors."""
         wanted = prompt.pooling.to_kwargs()
         params = self.engine.params("embed", wanted) if wanted else self._plain
         if prompt.image is None:
@@ -230,14 +202,12 @@ class Embedder:
         return Encoded(vector, output.prompt_token_ids)
 
     def _check(self, vector: NDArray[np.float32], tokens: int, prompt: Prompt) -> None:
-        pooling = prompt.pooling
-        expected: tuple[int | None, ...]
+        pooling, full = prompt.pooling, self.info.dimensions
+        expected: tuple[int | None, ...] = (min(pooling.dimensions or full, full),)
         if pooling.multivector:
             expected = (tokens, self.info.multivector_dimensions)
-        else:
-            expected = (min(pooling.dimensions or self.info.dimensions, self.info.dimensions),)
-            if len(pooling.spans) > 1:
-                expected = (len(pooling.spans), *expected)
+        elif len(pooling.spans) > 1:
+            expected = (len(pooling.spans), *expected)
         if vector.shape != expected or vector.dtype != np.float32:
             raise WrongVectorError(f"expected float32 {expected}, got {vector.dtype} {vector.shape}")
         flat = vector.ravel()

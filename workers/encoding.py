@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, Protocol
 
 from triptych.workers.item_error import ItemError
+from triptych.workers.settings import WorkerSettings
 from triptych.workers.shared.contract import DEAD, EncodeRequest, Frame, Info, Progress, Vector, encode_frame
-from triptych.workers.vllm_engine import Engine
+from triptych.workers.vllm_engine import Engine, versions
 from triptych.workers.worker_metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
@@ -17,13 +19,6 @@ PROGRESS_SECONDS = 1.0
 
 Job = Callable[[], Awaitable[Vector]]
 """Encodes one item. May raise `ItemError`."""
-
-
-class Chunk(NamedTuple):
-    """One or more whole frames; `more` is false for the last chunk."""
-
-    data: bytes
-    more: bool
 
 
 class BatchFailed(Exception):
@@ -57,14 +52,22 @@ class Service(Protocol):
         ...
 
 
+def info_of(settings: WorkerSettings, **model: Any) -> Info:
+    """`Info` of this process; `model` is what the service knows of its model."""
+    instance, batch_tokens = secrets.token_hex(8), settings.batch_tokens
+    return Info(instance=instance, batch_tokens=batch_tokens, versions=versions(), **model)
+
+
 async def encode_batch(
     service: Service,
     request: EncodeRequest,
     metrics: WorkerMetrics,
     failed: Callable[[], None],
     progress_seconds: float = PROGRESS_SECONDS,
-) -> AsyncGenerator[Chunk]:
+) -> AsyncGenerator[tuple[bytes, bool]]:
     """Encode a batch; yields one frame per item, and `Progress` frames while the engine works.
+
+    A chunk is one or more whole frames, and whether more chunks follow.
 
     An item that fails gets a `Failure` frame and does not affect the others. `failed` is called if it failed
     inside the engine. Closing the generator early aborts the unfinished items.
@@ -116,13 +119,13 @@ async def encode_batch(
             except TimeoutError:
                 if service.engine.steps > steps:
                     steps = service.engine.steps
-                    yield Chunk(encode_frame(Progress()), True)
+                    yield encode_frame(Progress()), True
                 continue
             while not results.empty():
                 ready.append(results.get_nowait())
             if frames := [frame for frame in ready if frame is not None]:
                 left -= len(frames)
-                yield Chunk(b"".join(frames), left > 0)
+                yield b"".join(frames), left > 0
             if None in ready:
                 raise BatchFailed(DEAD, "the engine has died")
     finally:

@@ -63,21 +63,17 @@ def _adapter_args(variant: Variant, dtype: str) -> dict[str, Any]:
             f"{variant.path} is a shared variant, whose kernels take no float32 on a GPU. Set "
             "WORKER_DTYPE=bfloat16 (or float16), or serve merged variants."
         )
-    ranks = [rank for rank in get_args(MaxLoRARanks) if rank >= variant.rank]
-    if not ranks:
+    ranks = get_args(MaxLoRARanks)
+    if variant.rank > max(ranks):
         raise CheckpointError(
-            f"{variant.path} has adapters of rank {variant.rank}, vLLM takes at most "
-            f"{max(get_args(MaxLoRARanks))}; serve merged variants"
+            f"{variant.path} has adapters of rank {variant.rank}, vLLM takes at most {max(ranks)}; "
+            "serve merged variants"
         )
-    return {
-        "enable_lora": True,
-        "max_loras": len(variant.adapters),
-        "max_lora_rank": min(ranks),
-    }
+    rank = min(rank for rank in ranks if rank >= variant.rank)
+    return {"enable_lora": True, "max_loras": len(variant.adapters), "max_lora_rank": rank}
 
 
 def cross_encoder_args(folder: Path, max_tokens: int, settings: WorkerSettings) -> dict[str, Any]:
-    """The arguments for a cross-encoder."""
     args = {
         "model": str(folder),
         # It gets token ids. vLLM's tokenizer would read the published config and ask for its remote code.
@@ -93,7 +89,6 @@ def cross_encoder_args(folder: Path, max_tokens: int, settings: WorkerSettings) 
 
 
 def common_args(settings: WorkerSettings) -> dict[str, Any]:
-    """The arguments that do not depend on the model."""
     from vllm.platforms import current_platform
     from vllm.v1.executor.uniproc_executor import UniProcExecutor
 

@@ -12,9 +12,7 @@ class ItemError(Exception):
         self.query = query
 
     def of_query(self) -> "ItemError":
-        """The same error, of the item's query."""
         return ItemError(self.code, str(self), query=True)
 
     def frame(self, index: int) -> Failure:
-        """The frame for the item at `index` of the batch."""
         return Failure(index, self.code, str(self), self.query)

@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
 from typing import NamedTuple
 
@@ -35,8 +34,7 @@ _LONG_CHARACTERS = 8
 _MARGIN_TOKENS = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(NamedTuple):
     """Token ids, the encoded image for their placeholder if there is one, and what to pool.
 
     `cut` is the chunk (0 for a text) that was truncated, None if nothing was. `adapter` is the item's.
@@ -95,7 +93,6 @@ class Prompter:
             self._image_span = (start, end + 1 - len(self._image_ids))
 
     async def prompts(self, items: Sequence[Item]) -> list[Prompt | ItemError]:
-        """One prompt, or its error, for each item."""
         lengths = [_characters(item) for item in items]
         if sum(lengths) <= _INLINE_CHARACTERS:
             return self._prompts(items)
@@ -107,14 +104,29 @@ class Prompter:
         return self._tokenizer.decode_batch([[token] for token in token_ids], skip_special_tokens=False)
 
     def _prompts(self, items: Sequence[Item]) -> list[Prompt | ItemError]:
-        texts = [item for item in items if not isinstance(item.content, Image)]
-        ends = accumulate(map(_characters, texts))
+        ends = accumulate(map(_characters, items))
         made: list[Prompt | ItemError] = []
-        for _, group in groupby(zip(texts, ends, strict=True), lambda pair: pair[1] // _CHARACTERS_AT_ONCE):
-            made += self._text_prompts([item for item, _ in group])
-        text_prompts = iter(made)
+        for _, group in groupby(items, lambda _: next(ends) // _CHARACTERS_AT_ONCE):
+            made += self._prompts_at_once([*group])
+        return made
+
+    def _prompts_at_once(self, items: Sequence[Item]) -> list[Prompt | ItemError]:
+        prefixes = self._family.prefixes
+        readings = [
+            _Reading.of(item.content, prefixes) for item in items if not isinstance(item.content, Image)
+        ]
+        try:
+            texts = zip(readings, self._encode_beginnings(readings), strict=True)
+        except Exception as error:
+            # The tokenizer does not say which text failed.
+            if len(items) > 1:
+                return [prompt for item in items for prompt in self._prompts_at_once([item])]
+            logger.exception("cannot tokenize a text of %d characters", len(readings[0].text))
+            return [ItemError("internal", f"the text cannot be tokenized: {error}")]
         return [
-            self._image_prompt(item, item.content) if isinstance(item.content, Image) else next(text_prompts)
+            self._image_prompt(item, item.content)
+            if isinstance(item.content, Image)
+            else self._text_prompt(item, *next(texts))
             for item in items
         ]
 
@@ -122,21 +134,6 @@ class Prompter:
         if not self._family.images:
             return ItemError("unsupported", f"{self._family.name} does not read images")
         return Prompt(self._image_ids, image.data, _pooling(item, self._image_span), adapter=item.adapter)
-
-    def _text_prompts(self, items: Sequence[Item]) -> list[Prompt | ItemError]:
-        prefixes = self._family.prefixes
-        readings = [
-            _Reading.of(item.content, prefixes) for item in items if not isinstance(item.content, Image)
-        ]
-        try:
-            encodings = self._encode_beginnings(readings)
-        except Exception as error:
-            # The tokenizer does not say which text failed.
-            if len(items) > 1:
-                return [prompt for item in items for prompt in self._text_prompts([item])]
-            logger.exception("cannot tokenize a text of %d characters", len(readings[0].text))
-            return [ItemError("internal", f"the text cannot be tokenized: {error}")]
-        return list(map(self._text_prompt, items, readings, encodings))
 
     def _text_prompt(self, item: Item, reading: _Reading, encoding: Encoding) -> Prompt | ItemError:
         over = len(encoding) > self._room
@@ -168,10 +165,7 @@ class Prompter:
         return list(pairwise(edges))
 
     def _encode_beginnings(self, readings: Sequence[_Reading]) -> list[Encoding]:
-        """Tokenize texts; of a long one at least so much that `_enough_tokens` are known.
-
-        Tens of megabytes would take a minute and gigabytes of memory.
-        """
+        """Tokenize texts; of a long one only so much that `_enough_tokens` are known."""
         offsets = any(reading.chunk_starts for reading in readings)
         encodings = self._encode([reading.beginning(self._long) for reading in readings], offsets)
         for number, reading in enumerate(readings):

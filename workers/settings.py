@@ -143,10 +143,9 @@ class WorkerSettings(StrictSettings):
     @field_validator("engine_args")
     @classmethod
     def _check_engine_args(cls, value: dict[str, Any]) -> dict[str, Any]:
+        instead = {name: FIXED_ENGINE_ARGS[name] for name in value if name in FIXED_ENGINE_ARGS}
         fixed = [
-            f"{name} is set by the worker" + (f" ({instead})" if (instead := FIXED_ENGINE_ARGS[name]) else "")
-            for name in value
-            if name in FIXED_ENGINE_ARGS
+            f"{name} is set by the worker" + (f" ({its})" if its else "") for name, its in instead.items()
         ]
         if value.get("load_format") == "dummy":
             fixed.append("load_format: dummy weights are random")

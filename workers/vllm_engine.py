@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -59,7 +59,8 @@ class Engine:
 
         self._pooling_params = PoolingParams
         self._request = EngineCoreRequest
-        self._adapters: dict[str | None, Any] = {
+        # The adapters that requests may name; None if one is merged.
+        self.adapters: dict[str | None, Any] = {
             name: LoRARequest(name, number, str(folder))
             for number, (name, folder) in enumerate((adapters or {}).items(), 1)
         } or {None: None}
@@ -84,7 +85,6 @@ class Engine:
 
     @property
     def steps(self) -> int:
-        """Engine steps so far."""
         return self._counter.steps
 
     @property
@@ -98,21 +98,16 @@ class Engine:
         params.verify(self._llm.model_config)
         return params
 
-    @property
-    def adapters(self) -> Collection[str | None]:
-        """The adapters that requests may name; None if one is merged."""
-        return self._adapters.keys()
-
     async def load_adapters(self) -> None:
         """Load all adapters for good; nothing may be encoded before."""
-        for adapter in filter(None, self._adapters.values()):
+        for adapter in filter(None, self.adapters.values()):
             await self._llm.add_lora(adapter)
             await self._llm.pin_lora(adapter.lora_int_id)
 
     async def encode(self, engine_input: Any, params: Any, priority: int, adapter: str | None = None) -> Any:
         """vLLM's `PoolingRequestOutput` for an input of any kind. Raises vLLM's errors."""
         request_id = f"encode-{next(self._ids)}"
-        lora = self._adapters[adapter]
+        lora = self.adapters[adapter]
         outputs = self._llm.encode(engine_input, params, request_id, lora_request=lora, priority=priority)
         self._unfinished += 1
         try:
@@ -144,7 +139,7 @@ class Engine:
             sampling_params=None,
             pooling_params=params,
             arrival_time=time.time(),
-            lora_request=self._adapters[adapter],
+            lora_request=self.adapters[adapter],
             cache_salt=None,
             data_parallel_rank=None,
             priority=priority,
@@ -183,7 +178,6 @@ class Engine:
             await self._llm.abort([request.request_id for request in requests], internal=True)
 
     def shutdown(self) -> None:
-        """Stop the engine's processes."""
         # The engine has nothing to save, and on a CPU its orderly end takes long.
         self._llm.shutdown(timeout=1)
         # Otherwise its __del__ fails during the interpreter's shutdown.

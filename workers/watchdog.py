@@ -13,6 +13,11 @@ logger = logging.getLogger(__name__)
 CHECK_SECONDS = 0.5
 
 
+def _end_process() -> None:
+    # No orderly shutdown, which could hang too. The kernel ends the engine with us (`die_with_parent`).
+    os._exit(1)
+
+
 class Watchdog:
     """Calls `end` if for `seconds` the engine has work but makes no step, or the event loop is stuck.
 
@@ -24,14 +29,12 @@ class Watchdog:
         self,
         engine: Engine,
         seconds: float,
-        end: Callable[[], None] | None = None,
+        end: Callable[[], None] = _end_process,
         check_seconds: float = CHECK_SECONDS,
     ) -> None:
-        self._engine = engine
-        self._seconds = seconds
+        self._engine, self._end = engine, end
+        self._seconds, self._check_seconds = seconds, check_seconds
         self._max_checks = max(2, round(seconds / check_seconds))
-        self._check_seconds = check_seconds
-        self._end = end or _end_process
         self._closed = threading.Event()
         self._ticks = 0
 
@@ -41,7 +44,6 @@ class Watchdog:
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def close(self) -> None:
-        """Stop watching."""
         self._closed.set()
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -62,8 +64,3 @@ class Watchdog:
                 logger.critical("the %s for %g s; ending this worker", stuck, self._seconds)
                 self._end()
                 return
-
-
-def _end_process() -> None:
-    # No orderly shutdown, which could hang too. The kernel ends the engine with us (`die_with_parent`).
-    os._exit(1)

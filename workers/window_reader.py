@@ -6,7 +6,7 @@ any model with one label that vLLM supports, for example jinaai/jina-reranker-v2
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -42,19 +42,18 @@ class WindowReader:
     images = False
 
     def __init__(self, folder: Path, task: PoolName, settings: WorkerSettings) -> None:
-        config = read_config(folder)
+        positions, self._token_types, rewritten = read_config(folder)
         # Checks it: the tokenizers library does not say which file is missing or a pointer of Git LFS.
         load_json(folder / TOKENIZER)
         self.folder, self.task = folder, task
-        context = self.max_tokens = min(settings.max_tokens, config.context)
+        context = self.max_tokens = min(settings.max_tokens, positions)
         self.engine_args = cross_encoder_args(folder, context, settings)
-        if config.rewritten is not None:
+        if rewritten is not None:
             # The checkpoint's own folder may be read-only. vLLM may read this one for as long as the engine
             # runs; it is removed with this object.
             self._config_folder = TemporaryDirectory(prefix="triptych-config-")
-            write_json(Path(self._config_folder.name) / CONFIG, config.rewritten)
+            write_json(Path(self._config_folder.name) / CONFIG, rewritten)
             self.engine_args["hf_config_path"] = self._config_folder.name
-        self._token_types = config.token_types
         self._max_windows = max(1, settings.max_tokens // context)
         self._max_query = context // 2
         tokenizer = self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
@@ -76,11 +75,8 @@ class WindowReader:
         query = content.text[: self._max_query_characters]
         # The tokenizer truncates only the second text of a pair.
         [encoding] = self._tokenizer.encode_batch([("", query)])
-        ends = [
-            end
-            for sequence, (_, end) in zip(encoding.sequence_ids, encoding.offsets, strict=True)
-            if sequence == 1
-        ]
+        parts = zip(encoding.sequence_ids, encoding.offsets, strict=True)
+        ends = [end for sequence, (_, end) in parts if sequence == 1]
         cut = len(ends) > self._max_query
         return Text(query[: ends[self._max_query - 1]] if cut else query, content.role)
 
@@ -102,20 +98,8 @@ class WindowReader:
         )
 
 
-class CrossEncoderConfig(NamedTuple):
-    """`context` is the longest pair in tokens; `rewritten` replaces a config that needs remote code.
-
-    `token_types` is true if the model reads token types. Other models' tokenizers set them too, but
-    ModernBERT crashes vLLM's engine if it gets them.
-    """
-
-    context: int
-    token_types: bool
-    rewritten: dict[str, Any] | None = None
-
-
-def read_config(folder: Path) -> CrossEncoderConfig:
-    """Read config.json.
+def read_config(folder: Path) -> tuple[int, bool, dict[str, Any] | None]:
+    """The longest pair in tokens, whether the model reads token types, and the config to use instead, if any.
 
     Raises `CheckpointError` for a model that is not a classifier with one label, or that needs remote code.
     """
@@ -130,8 +114,9 @@ def read_config(folder: Path) -> CrossEncoderConfig:
     padding = config.get("pad_token_id")
     # These models number positions from pad_token_id + 1.
     offset = (1 if padding is None else int(padding)) + 1 if architecture.startswith(_PADDED) else 0
+    # Other models' tokenizers set token types too, but ModernBERT crashes vLLM's engine if it gets them.
     token_types = architecture == "BertForSequenceClassification"
-    return CrossEncoderConfig(positions - offset, token_types, _rewritten(folder, config, architecture))
+    return positions - offset, token_types, _rewritten(folder, config, architecture)
 
 
 def _rewritten(folder: Path, config: dict[str, Any], architecture: str) -> dict[str, Any] | None:

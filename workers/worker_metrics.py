@@ -91,7 +91,6 @@ class _Steps(Collector):
 
 
 def _resident_bytes() -> int:
-    """Resident memory of this process and its descendants."""
     process = psutil.Process()
     total = 0
     for one in (process, *process.children(recursive=True)):

@@ -1,7 +1,7 @@
 """The three pools and two cross-encoders as real engines, started once for all tests here."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from tests.cross_encoders import Score, write_bert, write_published
 from tests.engine_workers import Worker, workers
 from tests.exit_status import exit_status
+from tests.unit.checkpoints.files import UPSTREAM, edit_json
 from triptych.loadtests.bench.stock import stock_copy
 from triptych.workers.checkpoints import layout
 from triptych.workers.checkpoints.__main__ import cli
-from triptych.workers.shared.contract import POOLS
+from triptych.workers.shared.contract import POOLS, Document, Image, Item, Text
 
-UPSTREAM = Path(__file__).parents[1] / "data" / "upstream-tiny"
 # Far below the longest reference text (2,991 tokens), so that it is prefilled in several chunks.
 BATCH_TOKENS = 512
 # For `code`: a batch of some hundred items takes many steps.
@@ -82,9 +82,19 @@ def settings_of(pool: str, model: Path) -> dict[str, Any]:
 def official_copy(variant: Path, folder: Path) -> Path:
     """Copy a variant into the layout of official folders, with their max_pixels."""
     stock_copy(variant, folder)
-    processor = json.loads((folder / layout.PREPROCESSOR).read_text())
-    (folder / layout.PREPROCESSOR).write_text(json.dumps(processor | {"max_pixels": 12_845_056}))
+    edit_json(folder / layout.PREPROCESSOR, max_pixels=12_845_056)
     return folder
+
+
+def every_form(contents: Sequence[Text | Image | Document]) -> list[Item]:
+    """An item for each form of output, those of scores against two queries."""
+    items = []
+    for content in contents:
+        items += [Item(content), Item(content, dimensions=64), Item(content, normalized=False)]
+        if not isinstance(content, Document):
+            items.append(Item(content, multivector=True))
+            items += [Item(content, against=0), Item(content, against=1)]
+    return items
 
 
 @pytest.fixture(scope="session")

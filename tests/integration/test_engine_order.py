@@ -13,16 +13,8 @@ from tests.engine_workers import Worker
 from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.integration.conftest import BATCH_TOKENS, ITEMS_PER_STEP
 from tests.integration.engine_pause import PREPARED, count, engine_pid, paused, until_counted
-from triptych.workers.shared.contract import (
-    ENCODE_PATH,
-    READY_PATH,
-    EncodeRequest,
-    FrameReader,
-    Item,
-    Text,
-    Vector,
-    encode_request,
-)
+from triptych.workers.shared import contract
+from triptych.workers.shared.contract import EncodeRequest, FrameReader, Item, Text, Vector
 
 # So many steps that the engine is still at work when it is paused.
 BULK = 1500
@@ -43,31 +35,17 @@ async def client(pools: dict[str, Worker]) -> AsyncIterator[httpx.AsyncClient]:
 
 def bulk(count: int) -> bytes:
     texts = [Text(f"{number} of a long corpus", "passage") for number in range(count)]
-    return encode_request(EncodeRequest([Item(text) for text in texts], priority=1))
+    return contract.encode_request(EncodeRequest([Item(text) for text in texts], priority=1))
 
 
 def query() -> bytes:
-    return encode_request(EncodeRequest([Item(Text("an urgent query", "query"))], priority=0))
-
-
-async def begun(client: httpx.AsyncClient, body: bytes) -> tuple[httpx.Response, AsyncIterator[bytes]]:
-    """The reply to a batch after its first chunk, and all of its chunks."""
-    reply = await client.send(client.build_request("POST", ENCODE_PATH, content=body), stream=True)
-    chunks = reply.aiter_raw()
-    first = await anext(chunks)
-
-    async def whole() -> AsyncIterator[bytes]:
-        yield first
-        async for chunk in chunks:
-            yield chunk
-
-    return reply, whole()
+    return contract.encode_request(EncodeRequest([Item(Text("an urgent query", "query"))], priority=0))
 
 
 async def given(client: httpx.AsyncClient, body: bytes) -> "asyncio.Task[httpx.Response]":
     """The reply to a batch that the worker has given to its engine."""
     batches = await count(client, PREPARED)
-    asked = asyncio.create_task(client.post(ENCODE_PATH, content=body))
+    asked = asyncio.create_task(client.post(contract.ENCODE_PATH, content=body))
     await until_counted(client, batches + 1, PREPARED)
     return asked
 
@@ -85,12 +63,13 @@ async def test_query_overtakes_bulk(client: httpx.AsyncClient, engine: int) -> N
 async def test_batch_of_a_gone_caller_is_dropped(client: httpx.AsyncClient, engine: int) -> None:
     abandoned = {"name": "triptych_worker_items_total", "outcome": "abandoned"}
     before = await count(client, **abandoned)
-    reply, _ = await begun(client, bulk(BULK))
-    with paused(engine):
-        steps = await count(client, STEPS)
-        await reply.aclose()
-        await until_counted(client, before + 1, **abandoned)
-    (await client.post(ENCODE_PATH, content=bulk(1))).raise_for_status()
+    async with client.stream("POST", contract.ENCODE_PATH, content=bulk(BULK)) as reply:
+        await anext(reply.aiter_raw())
+        with paused(engine):
+            steps = await count(client, STEPS)
+            await reply.aclose()
+            await until_counted(client, before + 1, **abandoned)
+    (await client.post(contract.ENCODE_PATH, content=bulk(1))).raise_for_status()
     assert await count(client, STEPS) - steps < BULK / ITEMS_PER_STEP / 2
 
 
@@ -98,11 +77,11 @@ async def test_batch_of_a_gone_caller_is_dropped(client: httpx.AsyncClient, engi
 async def test_long_text_delays_no_query(client: httpx.AsyncClient, engine: int, priority: int) -> None:
     long = Item(Text("the lighthouse keeper writes " * 3000, "passage"), truncate=True)
     steps = await count(client, STEPS)
-    reading = await given(client, encode_request(EncodeRequest([long], priority=priority)))
+    reading = await given(client, contract.encode_request(EncodeRequest([long], priority=priority)))
     await until_counted(client, steps + 1, STEPS)
     with paused(engine):
         queries = [await given(client, query()) for _ in range(QUERIES)]
-        assert (await client.get(READY_PATH)).status_code == 200
+        assert (await client.get(contract.READY_PATH)).status_code == 200
     ended: list[object] = []
     for asked in (reading, *queries):
         asked.add_done_callback(ended.append)

@@ -83,9 +83,8 @@ def test_three_engines_share_a_card(
     with workers(tmp_path, *(settings(variants, pool) for pool in POOLS)) as started:
         for pool, worker in zip(POOLS, started, strict=True):
             items = reference_items(pool, texts, images)
-            assert_alike(
-                list(items), worker.encode(list(items.values())), [reference[name] for name in items]
-            )
+            frames = worker.encode(list(items.values()))
+            assert_alike(list(items), frames, [reference[name] for name in items])
 
 
 def test_spawned_engine_loads_the_plugin(variants: Path, tmp_path: Path) -> None:

@@ -7,19 +7,12 @@ import numpy as np
 import pytest
 
 from tests.engine_workers import Worker
-from tests.integration.conftest import BATCH_TOKENS, MAX_TOKENS, OFFICIAL
+from tests.integration.conftest import BATCH_TOKENS, MAX_TOKENS, OFFICIAL, every_form
 from tests.vectors import Array, array_of, cosine
-from triptych.workers.shared.contract import (
-    INFO_PATH,
-    POOLS,
-    Image,
-    Item,
-    Text,
-    Vector,
-    decode_info,
-)
+from triptych.workers.shared.contract import INFO_PATH, POOLS, Image, Item, Role, Text, Vector, decode_info
 
 FULL = 256
+ROLES: tuple[Role, ...] = ("query", "passage")
 
 
 def one(worker: Worker, item: Item) -> Array:
@@ -27,38 +20,26 @@ def one(worker: Worker, item: Item) -> Array:
     return array_of(frame)
 
 
-def test_unnormalised_vectors_point_the_same_way(worker: Worker, texts: list[str]) -> None:
-    for text in (texts[0], texts[-1]):
-        unit = one(worker, Item(Text(text, "query")))
-        mean = one(worker, Item(Text(text, "query"), normalized=False))
-        assert np.linalg.norm(unit) == pytest.approx(1, abs=1e-5)
-        assert abs(np.linalg.norm(mean) - 1) > 1e-3
-        assert cosine(unit, mean) > 0.999999
-
-
-def every_kind(texts: list[str], images: list[bytes]) -> list[Item]:
-    """Plain and unusual items, short and over several prefill chunks."""
-    items = []
-    for number, text in enumerate([*texts, *(f"{number} and counting" for number in range(20))]):
-        content = Text(text, "query" if number % 2 else "passage")
-        items += [
-            Item(content),
-            Item(content, dimensions=32 + number),
-            Item(content, normalized=False),
-            Item(content, multivector=True),
-        ]
-    for image in images:
-        items += [Item(Image(image)), Item(Image(image), dimensions=64), Item(Image(image), multivector=True)]
-    return items
+@pytest.mark.parametrize("number", [0, -1])
+def test_unnormalised_vectors_point_the_same_way(worker: Worker, texts: list[str], number: int) -> None:
+    text = Text(texts[number], "query")
+    unit, mean = one(worker, Item(text)), one(worker, Item(text, normalized=False))
+    assert np.linalg.norm(unit) == pytest.approx(1, abs=1e-5)
+    assert abs(np.linalg.norm(mean) - 1) > 1e-3
+    assert cosine(unit, mean) > 0.999999
 
 
 def test_vector_is_independent_of_its_batch(worker: Worker, texts: list[str], images: list[bytes]) -> None:
-    items = every_kind(texts, images)
-    alone = [one(worker, item) for item in items]
+    # Short, and over several prefill chunks.
+    many = [*texts, *(f"{number} and counting" for number in range(20))]
+    read: list[Text | Image] = [Text(text, ROLES[number % 2]) for number, text in enumerate(many)]
+    items = every_form([*read, *map(Image, images)])
+    queries: list[Text | Image] = [Text("a query", "query"), Text("another query", "query")]
+    alone = [array_of(*worker.encode([item], queries=queries)) for item in items]
     for seed in (1, 2):
         order = list(range(len(items)))
         random.Random(seed).shuffle(order)
-        together = worker.encode([items[place] for place in order])
+        together = worker.encode([items[place] for place in order], queries=queries)
         for place, frame in zip(order, together, strict=True):
             vector = array_of(frame)
             assert cosine(vector, alone[place]) > 0.999999, items[place]

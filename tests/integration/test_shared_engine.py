@@ -12,12 +12,12 @@ from msgspec.structs import replace
 from tests.engine_workers import Worker, workers
 from tests.exit_status import exit_status
 from tests.fakes.hang_guard import GUARD_SECONDS
-from tests.integration.conftest import UPSTREAM, settings_of
+from tests.integration.conftest import UPSTREAM, every_form, settings_of
 from tests.integration.test_reference import Reference, reference_items
 from tests.vectors import array_of, cosine
 from triptych.loadtests.server_processes import Router
 from triptych.workers.checkpoints.__main__ import cli
-from triptych.workers.shared.contract import POOLS, Document, Image, Item, Text
+from triptych.workers.shared.contract import POOLS, Document, Image, Text
 from triptych.workers.shared.families import V4
 
 # Dense and multi-vectors. Merged and stored in bfloat16 they are 0.9998 and 0.9989.
@@ -51,30 +51,13 @@ def test_mixed_batch_gives_the_reference_vectors(
         assert cosine(array_of(frame), reference[name]) >= bar, name
 
 
-def every_form(texts: list[str], images: list[bytes]) -> list[Item]:
-    """Items of each form of output, short and over several steps."""
-    chunks = Document(tuple(texts[-1][at : at + 2000] for at in range(0, len(texts[-1]), 2000)), "passage")
-    contents = [Text(texts[0], "query"), Text(texts[-1], "passage"), Image(images[-1])]
-    plain = [
-        item
-        for content in contents
-        for item in (
-            Item(content),
-            Item(content, dimensions=64),
-            Item(content, normalized=False),
-            Item(content, multivector=True),
-            Item(content, against=0),
-            Item(content, against=1),
-        )
-    ]
-    return [*plain, Item(chunks), Item(chunks, dimensions=32)]
-
-
 def test_every_form_equals_a_merged_engine(
     shared: dict[str, Worker], pools: dict[str, Worker], texts: list[str], images: list[bytes]
 ) -> None:
     queries: list[Text | Image] = [Text("what is asked", "query"), Image(images[0])]
-    items = every_form(texts, images)
+    # Short, and over several steps.
+    chunks = Document(tuple(texts[-1][at : at + 2000] for at in range(0, len(texts[-1]), 2000)), "passage")
+    items = every_form([Text(texts[0], "query"), Text(texts[-1], "passage"), Image(images[-1]), chunks])
     merged = pools["retrieval"].encode(items, queries=queries)
     others = [replace(item, adapter=name) for name in ("code", "text-matching") for item in items]
     batch = [replace(item, adapter="retrieval") for item in items] + others

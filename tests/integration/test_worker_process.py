@@ -14,18 +14,8 @@ from tests.integration.conftest import OFFICIAL, CrossEncoders
 from tests.integration.engine_pause import engine_pid
 from tests.metrics import parse, value
 from tests.processes import descendants, pidfds_of, wait_gone
-from triptych.workers.shared.contract import (
-    ENCODE_PATH,
-    LIVE_PATH,
-    METRICS_PATH,
-    READY_PATH,
-    EncodeRequest,
-    FrameReader,
-    Item,
-    Text,
-    Vector,
-    encode_request,
-)
+from triptych.workers.shared import contract
+from triptych.workers.shared.contract import EncodeRequest, FrameReader, Item, Text, Vector
 
 # In so few items a step that the engine is still at work when the first vectors come.
 MANY = 1000
@@ -38,7 +28,7 @@ def test_wrong_model_is_refused(variants: Path, tmp_path: Path) -> None:
 
 
 def test_memory_includes_the_engine(pools: dict[str, Worker]) -> None:
-    page = parse(httpx.get(pools["retrieval"].url + METRICS_PATH).text)
+    page = parse(httpx.get(pools["retrieval"].url + contract.METRICS_PATH).text)
     own = value(page, "process_resident_memory_bytes")
     assert value(page, "triptych_worker_resident_memory_bytes") > 1.5 * own
 
@@ -56,8 +46,12 @@ def test_killed_worker_leaves_no_engine(pools: dict[str, Worker]) -> None:
 @pytest.mark.ends_worker
 def test_dead_engine_ends_its_worker(pools: dict[str, Worker]) -> None:
     worker = pools["code"]
-    body = encode_request(EncodeRequest([Item(Text(f"text {number}", "query")) for number in range(MANY)]))
-    with httpx.stream("POST", worker.url + ENCODE_PATH, content=body, timeout=GUARD_SECONDS) as reply:
+    body = contract.encode_request(
+        EncodeRequest([Item(Text(f"text {number}", "query")) for number in range(MANY)])
+    )
+    with httpx.stream(
+        "POST", worker.url + contract.ENCODE_PATH, content=body, timeout=GUARD_SECONDS
+    ) as reply:
         chunks = reply.iter_raw()
         received = [next(chunks)]
         os.kill(engine_pid(worker), signal.SIGKILL)
@@ -71,16 +65,16 @@ def test_dead_engine_ends_its_worker(pools: dict[str, Worker]) -> None:
 
 
 @pytest.mark.ends_worker
-def test_sigterm_finishes_accepted_work(
-    cross_encoders: CrossEncoders,
-) -> None:
+def test_sigterm_finishes_accepted_work(cross_encoders: CrossEncoders) -> None:
     worker, _ = cross_encoders[write_bert]
     items = [Item(Text(f"{number} " + "a long way " * 50, "passage"), against=0) for number in range(40)]
-    body = encode_request(EncodeRequest(items, queries=[Text("a query", "query")]))
-    with httpx.stream("POST", worker.url + ENCODE_PATH, content=body, timeout=GUARD_SECONDS) as reply:
+    body = contract.encode_request(EncodeRequest(items, queries=[Text("a query", "query")]))
+    with httpx.stream(
+        "POST", worker.url + contract.ENCODE_PATH, content=body, timeout=GUARD_SECONDS
+    ) as reply:
         chunks = reply.iter_raw()
         received = [next(chunks)]
-        assert httpx.get(worker.url + LIVE_PATH).status_code == 200
+        assert httpx.get(worker.url + contract.LIVE_PATH).status_code == 200
         os.kill(worker.pid, signal.SIGTERM)
         received += chunks
     frames = list(FrameReader().feed(b"".join(received)))
@@ -95,10 +89,10 @@ def test_hanging_engine_ends_its_worker(pools: dict[str, Worker]) -> None:
     worker = pools[OFFICIAL]
     below = pidfds_of(descendants(worker.pid))
     os.kill(engine_pid(worker), signal.SIGSTOP)
-    assert httpx.get(worker.url + READY_PATH).status_code == 200, "without work it lacks nothing"
-    body = encode_request(EncodeRequest([Item(Text("a text", "query"))]))
+    assert httpx.get(worker.url + contract.READY_PATH).status_code == 200, "without work it lacks nothing"
+    body = contract.encode_request(EncodeRequest([Item(Text("a text", "query"))]))
     with pytest.raises(httpx.RemoteProtocolError):
-        httpx.post(worker.url + ENCODE_PATH, content=body, timeout=GUARD_SECONDS)
+        httpx.post(worker.url + contract.ENCODE_PATH, content=body, timeout=GUARD_SECONDS)
     assert worker.wait() == 1
     assert wait_gone(below)
     assert "makes no step for" in worker.log.read_text()

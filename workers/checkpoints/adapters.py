@@ -6,9 +6,9 @@ Rank, alpha and scale follow PEFT's LoraConfig (github.com/huggingface/peft).
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -41,8 +41,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Low:
+class Low(NamedTuple):
     """What an adapter adds to one weight: W + scale * B A, with A [r, in] and B [out, r]."""
 
     a: Tensor
@@ -73,11 +72,10 @@ class Rule(msgspec.Struct, frozen=True):
     use_rslora: bool | None = None
 
     def rank(self, module: str) -> int:
-        return _matching(self.rank_pattern or {}, module, self.r)
+        return int(_matching(self.rank_pattern, module, self.r))
 
     def scale(self, module: str) -> float:
-        rank = self.rank(module)
-        alpha = _matching(self.alpha_pattern or {}, module, self.lora_alpha)
+        rank, alpha = self.rank(module), _matching(self.alpha_pattern, module, self.lora_alpha)
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
 
@@ -111,14 +109,11 @@ def read_adapters(
         for module, weight in modules.items()
     }
     check_halves(folder / WEIGHTS, held, [(pair, name in wanted) for (name, _), pair in pairs.items()])
-    adapters = {}
-    for name in wanted:
-        added = {}
-        for module, weight in modules.items():
-            a, b = (held[key] for key in pairs[name, module])
-            added[weight.name] = Low(a, b, rule.scale(module))
-        adapters[name] = Adapter(rule.r, rule.lora_alpha, added)
-    return adapters
+    added: dict[str, dict[str, Low]] = {name: {} for name in wanted}
+    for name, module in product(wanted, modules):
+        a, b = (held[key] for key in pairs[name, module])
+        added[name][modules[module].name] = Low(a, b, rule.scale(module))
+    return {name: Adapter(rule.r, rule.lora_alpha, its) for name, its in added.items()}
 
 
 def check_halves(path: Path, held: Mapping[str, Tensor], pairs: Iterable[tuple[Halves, bool]]) -> None:
@@ -147,7 +142,6 @@ def check_halves(path: Path, held: Mapping[str, Tensor], pairs: Iterable[tuple[H
 
 
 def _read_rule(path: Path) -> Rule:
-    """Read an `adapter_config.json`. Raises `CheckpointError` for settings that cannot be merged."""
     config = load_json(path)
     strange = {
         key: config[key] for key, neutral in _NEUTRAL.items() if config.get(key, neutral[0]) not in neutral
@@ -161,12 +155,7 @@ def _read_rule(path: Path) -> Rule:
         raise CheckpointError(f"{path} is invalid: {error}") from error
 
 
-_Value = TypeVar("_Value", int, float)
-
-
-def _matching(patterns: Mapping[str, _Value], module: str, otherwise: _Value) -> _Value:
+def _matching(patterns: Mapping[str, float] | None, module: str, otherwise: float) -> float:
     # A pattern matches the end of a module's name, after a dot.
-    for pattern, value in patterns.items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", module):
-            return value
-    return otherwise
+    found = (value for end, value in (patterns or {}).items() if re.fullmatch(rf"(.*\.)?({end})", module))
+    return next(found, otherwise)

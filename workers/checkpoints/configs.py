@@ -36,9 +36,8 @@ def write_small_files(
         if isinstance(config.get(part), dict):
             config[part] = _without(config[part], _DROPPED)
     config |= {"architectures": [family.architecture], "torch_dtype": dtype}
-    write_json(
-        target / layout.CONFIG, config | MERGED_LAYOUTS[family.layout].changes(family, original, weights)
-    )
+    config |= MERGED_LAYOUTS[family.layout].changes(family, original, weights)
+    write_json(target / layout.CONFIG, config)
 
     # Checks it: it is copied below as it is.
     load_json(source / layout.TOKENIZER)

@@ -1,8 +1,8 @@
 """Finds a model: a local folder, or a download from the Hugging Face hub."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from triptych.workers.checkpoints import layout
 from triptych.workers.checkpoints.folders import load_json
@@ -12,14 +12,8 @@ from triptych.workers.shared.families import Family
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # What a merge reads, of any layout.
-_SOURCE = [
-    layout.CONFIG,
-    layout.INDEX,
-    "model*.safetensors",
-    layout.PREPROCESSOR,
-    *layout.TOKENIZER_FILES,
-    "adapters/*",
-]
+_SOURCE = [layout.CONFIG, layout.INDEX, layout.PREPROCESSOR, "model*.safetensors", "adapters/*"]
+_SOURCE += layout.TOKENIZER_FILES
 # What a worker reads. Many repositories also hold gigabytes of ONNX.
 _SERVED = ["*.json", "*.txt", "*.safetensors", "*.bin"]
 PINNED = {
@@ -33,8 +27,7 @@ class FetchError(CheckpointError):
     """A model cannot be fetched. The hub may answer later."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """A base with adapters on disk. `name` is what the user asked for, `revision` its commit if known."""
 
     folder: Path

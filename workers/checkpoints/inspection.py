@@ -1,9 +1,8 @@
 """Reports what a folder is and whether it can be served, for people and for scripts."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from triptych.workers.checkpoints import layout
 from triptych.workers.checkpoints.layout import CheckpointError
@@ -27,8 +26,7 @@ _VARIANT_FIELDS = ("task", "dtype", "dimensions", "multivector_dimensions", "sou
 _OWN_FIELDS = ("dtype", "digest", "digest_matches", "servable", "why_not")
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """`variant` is None for a folder that is no variant; `dtype` is of its weights, None without weights.
 
     `digest` is the recorded digest, or the computed one if there is none. `digest_matches` is None unless
@@ -55,14 +53,13 @@ class Report:
         return json.dumps(document, indent=2)
 
     def as_text(self) -> str:
-        """Lines for people."""
         lines = [f"{self.path}: {_KINDS[self.kind]}"]
         if variant := self.variant:
-            multivector = f"{variant.multivector_dimensions} dimensions"
+            multivector = "no projector: multi-vectors are refused"
             if variant.family.multivector is None:
                 multivector = f"{variant.family.name} has none"
-            elif variant.multivector_dimensions is None:
-                multivector = "no projector: multi-vectors are refused"
+            elif variant.multivector_dimensions:
+                multivector = f"{variant.multivector_dimensions} dimensions"
             if variant.adapters:
                 lines.append(f"  adapters     {', '.join(variant.adapters)}, rank {variant.rank}, not merged")
             lines += [
@@ -79,9 +76,8 @@ class Report:
 
 def verify(path: Path, *, full: bool) -> Report:
     """Inspect a folder; with `full` also read its weights. Does not raise for a damaged folder."""
-    variant, why_not = None, None
+    variant, computed, why_not = None, None, None
     tensors: list[Tensor] = []
-    computed = None
     try:
         variant = read_variant(path)
     except CheckpointError as error:

@@ -9,6 +9,7 @@ may differ in the last bit between machines, and with them, rarely, the digest.
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,7 +24,7 @@ from triptych.workers.checkpoints.folders import locked, whole_folder, write_jso
 from triptych.workers.checkpoints.hub import Source
 from triptych.workers.checkpoints.layout import CheckpointError
 from triptych.workers.checkpoints.layouts import MERGED_LAYOUTS
-from triptych.workers.checkpoints.layouts.unmerged import Part, Plan, Unmerged
+from triptych.workers.checkpoints.layouts.unmerged import Part, Plan, Shards, Unmerged
 from triptych.workers.checkpoints.shards import (
     DTYPE_NAMES,
     ITEM_BYTES,
@@ -60,24 +61,16 @@ def merge(
     a folder exists.
     """
     folder, family = source.folder, source.family
-    strange = [pool for pool in pools if pool not in family.worker_pools]
-    if strange:
-        raise CheckpointError(
-            f"{folder} holds {family.name}, which has no {', '.join(strange)}; its pools are "
-            f"{', '.join(family.worker_pools)}"
-        )
+    if strange := ", ".join(pool for pool in pools if pool not in family.worker_pools):
+        known = ", ".join(family.worker_pools)
+        raise CheckpointError(f"{folder} holds {family.name}, which has no {strange}; its pools are {known}")
     wanted = dict.fromkeys(adapter for pool in pools for adapter in family.adapters_of(pool))
     unmerged = MERGED_LAYOUTS[family.layout].read(family, folder, [*wanted])
     base = unmerged.weights
     record = _record(source, source_digest(family, folder), base, float32=float32)
     plans = {pool: _plan(family, pool, unmerged) for pool in pools}
-    specs = {
-        pool: {file: [_spec(part, float32=float32) for part in parts] for file, parts in plan.files.items()}
-        for pool, plan in plans.items()
-    }
-    sizes = {
-        pool: sum(spec.nbytes for its in files.values() for spec in its) for pool, files in specs.items()
-    }
+    specs = {pool: _specs(shards, float32=float32) for pool, (shards, _) in plans.items()}
+    sizes = {pool: sum(spec.nbytes for spec in chain(*files.values())) for pool, files in specs.items()}
     shapes = {name: tensor.shape for name, tensor in base.items()}
     with locked(out):
         missing = []
@@ -94,12 +87,13 @@ def merge(
             with progress_bar(f"merging {pool}", sizes[pool]) as bar, whole_folder(out / pool) as partial:
                 # First, because the source may lack some of these files.
                 write_small_files(family, folder, partial, record.dtype, shapes)
-                for name, parts in plans[pool].files.items():
+                shards, configs = plans[pool]
+                for name, parts in shards.items():
                     (partial / name).parent.mkdir(parents=True, exist_ok=True)
-                    blocks = _shard(str(Path(name).parent), parts, specs[pool][name], digest, bar)
+                    blocks = _shard(name, parts, specs[pool][name], digest, bar)
                     write_shard(partial / name, specs[pool][name], blocks)
                 write_index(partial, {name: specs[pool][name] for name in unmerged.shards})
-                for name, content in plans[pool].configs.items():
+                for name, content in configs.items():
                     write_json(partial / name, content)
                 its = msgspec.structs.replace(
                     record, task=pool, digest=digest.hexdigest(), r=first.r, alpha=first.alpha
@@ -109,20 +103,21 @@ def merge(
 
 
 def _plan(family: Family, pool: PoolName, unmerged: Unmerged) -> Plan:
-    """The files of a pool's variant."""
     adapters = {name: unmerged.adapters[name] for name in family.adapters_of(pool)}
     if pool == family.shared_pool:
         return shared_variant.plan(unmerged, adapters)
     [adapter] = adapters.values()
-    files = {
+    return {
         file: [part._replace(low=adapter.added.get(part.tensor.name)) for part in parts]
         for file, parts in unmerged.shards.items()
+    }, {}
+
+
+def _specs(shards: Shards, *, float32: bool) -> dict[str, list[Spec]]:
+    return {
+        file: [Spec(name, "F32" if float32 else tensor.dtype, tensor.shape) for name, tensor, _ in parts]
+        for file, parts in shards.items()
     }
-    return Plan(files, {})
-
-
-def _spec(part: Part, *, float32: bool) -> Spec:
-    return Spec(part.name, "F32" if float32 else part.tensor.dtype, part.tensor.shape)
 
 
 def _record(source: Source, digest: str, base: Mapping[str, Tensor], *, float32: bool) -> Record:
@@ -146,37 +141,33 @@ def _record(source: Source, digest: str, base: Mapping[str, Tensor], *, float32:
 
 
 def _check_existing(folder: Path, wanted: Record) -> None:
-    """Raise `CheckpointError` unless `folder` is what this merge would write."""
-    why = ""
     try:
         read_variant(folder)
         record = read_record(folder)
+    except CheckpointError as error:
+        why = f"is damaged ({error})"
+    else:
         if record.source_digest != wanted.source_digest:
             why = "was merged from another source"
         elif record.dtype != wanted.dtype:
             why = f"is {record.dtype}, not {wanted.dtype}"
-    except CheckpointError as error:
-        why = f"is damaged ({error})"
-    if why:
-        raise CheckpointError(f"{folder} exists and {why}. Replace it with --force")
+        else:
+            return
+    raise CheckpointError(f"{folder} exists and {why}. Replace it with --force")
 
 
 def _shard(
-    folder: str,
-    parts: Sequence[Part],
-    specs: Sequence[Spec],
-    digest: WeightsDigest,
-    bar: "tqdm[NoReturn]",
+    file: str, parts: Sequence[Part], specs: Sequence[Spec], digest: WeightsDigest, bar: "tqdm[NoReturn]"
 ) -> Iterator[bytes]:
+    folder, slash, _ = file.rpartition("/")
     for part, spec in zip(parts, specs, strict=True):
-        named = spec if folder == "." else spec._replace(name=f"{folder}/{spec.name}")
+        named = spec._replace(name=f"{folder}{slash}{spec.name}")
         for block in digest.watch(named, _merged(part.tensor, part.low, spec.dtype)):
             yield block
             bar.update(len(block))
 
 
 def _merged(tensor: Tensor, low: Low | None, dtype: str) -> Iterator[bytes]:
-    """The merged bytes of a tensor, in blocks."""
     item = ITEM_BYTES[tensor.dtype]
     if low is None:
         for block in tensor.blocks(BLOCK_VALUES * item):

@@ -7,7 +7,7 @@ tensor, and the data. https://github.com/huggingface/safetensors#format
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,8 +39,7 @@ class Spec(NamedTuple):
         return math.prod(self.shape) * ITEM_BYTES[self.dtype]
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(NamedTuple):
     """A tensor on disk: `nbytes` bytes from `begin` on in the file `path`."""
 
     name: str
@@ -57,14 +56,12 @@ class Tensor:
             file.seek(self.begin)
             left = self.nbytes
             while left:
-                block = file.read(min(left, block_bytes))
-                if not block:
+                if not (block := file.read(min(left, block_bytes))):
                     raise CheckpointError(f"{self.path} was truncated while it was read; merge again")
                 left -= len(block)
                 yield block
 
     def read(self) -> bytes:
-        """All bytes of the tensor."""
         return b"".join(self.blocks(max(self.nbytes, 1)))
 
 
@@ -80,11 +77,10 @@ def read_header(path: Path) -> list[Tensor]:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} is damaged: {error}; fetch it again") from error
     header.pop("__metadata__", None)
-    tensors = [
-        Tensor(name, at["dtype"], tuple(at["shape"]), path, start + first, last - first)
-        for name, at in header.items()
-        for first, last in [at["data_offsets"]]
-    ]
+    tensors = []
+    for name, at in header.items():
+        first, last = at["data_offsets"]
+        tensors.append(Tensor(name, at["dtype"], tuple(at["shape"]), path, start + first, last - first))
     return sorted(tensors, key=lambda tensor: tensor.begin)
 
 
@@ -104,9 +100,8 @@ def read_shards(folder: Path) -> dict[str, list[Tensor]]:
     if not isinstance(index, dict) or not index:
         raise CheckpointError(f"{folder / layout.INDEX} has no weight_map")
     names = sorted(set(index.values()))
-    missing = [name for name in names if not (folder / name).exists()]
-    if missing:
-        raise CheckpointError(f"{folder} has no {', '.join(missing)}; fetch or merge it again")
+    if missing := ", ".join(name for name in names if not (folder / name).exists()):
+        raise CheckpointError(f"{folder} has no {missing}; fetch or merge it again")
     shards = {name: read_header(folder / name) for name in names}
     held = {tensor.name: name for name, tensors in shards.items() for tensor in tensors}
     wrong = sorted(name for name in held.keys() | index.keys() if held.get(name) != index.get(name))
@@ -123,11 +118,9 @@ def read_tensors(folder: Path) -> list[Tensor]:
 def write_shard(path: Path, specs: Sequence[Spec], blocks: Iterable[bytes]) -> None:
     """Write one file: the header, then the tensors' bytes in the order of `specs`."""
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for spec in specs:
-        offsets = [end, end + spec.nbytes]
-        entries[spec.name] = {"dtype": spec.dtype, "shape": spec.shape, "data_offsets": offsets}
-        end += spec.nbytes
+    offsets = pairwise(accumulate((spec.nbytes for spec in specs), initial=0))
+    for spec, at in zip(specs, offsets, strict=True):
+        entries[spec.name] = {"dtype": spec.dtype, "shape": spec.shape, "data_offsets": at}
     header = json.dumps(entries, separators=(",", ":")).encode()
     # Padded, so that the data is aligned and can be mapped.
     header += b" " * (-len(header) % 8)
@@ -137,7 +130,6 @@ def write_shard(path: Path, specs: Sequence[Spec], blocks: Iterable[bytes]) -> N
 
 
 def write_index(folder: Path, shards: Mapping[str, Sequence[Spec]]) -> None:
-    """Write the index: tensor name -> shard."""
     weight_map = {spec.name: name for name, specs in shards.items() for spec in specs}
     total = sum(spec.nbytes for specs in shards.values() for spec in specs)
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}

@@ -6,7 +6,6 @@ weights as `multi_vector_projectors.<adapter>`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +25,17 @@ def plan(unmerged: Unmerged, adapters: Mapping[str, Adapter]) -> Plan:
         folder = FOLDER.format(name)
         files[f"{folder}/{WEIGHTS}"] = [*_adapter(unmerged.weights, adapter)]
         configs[f"{folder}/{CONFIG}"] = _config(name, adapter)
-    return Plan(files, configs)
+    return files, configs
 
 
-def projector_of(adapter: str, name: str) -> str:
-    """The name of a tensor of an adapter's projector; `name` is that of the base."""
-    return f"{PROJECTORS}.{adapter}{name.removeprefix(PROJECTOR)}"
+def projector_of(adapter: str) -> str:
+    return f"{PROJECTORS}.{adapter}"
 
 
 def read_all(folder: Path, adapters: Iterable[str]) -> list[Tensor]:
     """All tensors of a variant, those of an adapter as `adapters/<adapter>/<key>`."""
     return read_tensors(folder) + [
-        replace(tensor, name=f"{FOLDER.format(adapter)}/{tensor.name}")
+        tensor._replace(name=f"{FOLDER.format(adapter)}/{tensor.name}")
         for adapter in adapters
         for tensor in read_header(folder / FOLDER.format(adapter) / WEIGHTS)
     ]
@@ -48,22 +46,21 @@ def check_adapters(folder: Path, base: Mapping[str, Tensor], adapters: Sequence[
 
     Raises `CheckpointError` unless they fit the base, and all change the same modules.
     """
-    folders = {adapter: folder / FOLDER.format(adapter) for adapter in adapters}
-    keys = {tensor.name for its in folders.values() for tensor in read_header(its / WEIGHTS)}
+    folders = [folder / FOLDER.format(adapter) for adapter in adapters]
+    keys = {tensor.name for its in folders for tensor in read_header(its / WEIGHTS)}
     weights = {name.removesuffix(".weight"): tensor for name, tensor in base.items()}
     modules = {module: tensor for module, tensor in weights.items() if adapter_key(module, "A") in keys}
-    found = [read_adapters(its, modules, {name: ""}, [name])[name] for name, its in folders.items()]
-    return max(adapter.r for adapter in found)
+    return max(read_adapters(its, modules, {"": ""}, [""])[""].r for its in folders)
 
 
 def _base(parts: Iterable[Part], adapters: Mapping[str, Adapter]) -> Iterator[Part]:
     for part in parts:
-        if part.name.startswith(f"{PROJECTOR}."):
-            for adapter, its in adapters.items():
-                name = projector_of(adapter, part.name)
-                yield Part(name, part.tensor, its.added.get(part.tensor.name))
-        else:
+        if not part.name.startswith(f"{PROJECTOR}."):
             yield part
+            continue
+        for adapter, its in adapters.items():
+            name = part.name.replace(PROJECTOR, projector_of(adapter))
+            yield Part(name, part.tensor, its.added.get(part.tensor.name))
 
 
 def _adapter(weights: Mapping[str, Tensor], adapter: Adapter) -> Iterator[Part]:

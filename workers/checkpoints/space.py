@@ -14,7 +14,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
@@ -39,7 +39,6 @@ logger = logging.getLogger(__name__)
 
 
 def progress_bar(title: str, nbytes: int, *, hidden: bool = False) -> "tqdm[NoReturn]":
-    """A bar for work on `nbytes` bytes."""
     return tqdm(desc=title, total=nbytes, unit="B", unit_scale=True, disable=hidden)
 
 
@@ -59,7 +58,6 @@ class WeightsDigest:
         self._lines.append((tensor.name, f"{tensor.name} {tensor.dtype} {shape} {data.hexdigest()}\n"))
 
     def hexdigest(self) -> str:
-        """The digest of all tensors so far."""
         return hashlib.sha256("".join(line for _, line in sorted(self._lines)).encode()).hexdigest()
 
 
@@ -76,13 +74,9 @@ def weights_digest(tensors: list[Tensor], *, hidden: bool = False) -> str:
 def source_digest(family: Family, folder: Path) -> str:
     """The digest of the files of a source that determine the result of a merge."""
     adapters = MERGED_LAYOUTS[family.layout].adapter_folders(family)
-    names = [
-        layout.CONFIG,
-        layout.PREPROCESSOR,
-        *layout.TOKENIZER_FILES,
-        *(f"{adapter}/{name}" for adapter in adapters for name in (CONFIG, WEIGHTS)),
-        *read_shards(folder),
-    ]
+    names = [layout.CONFIG, layout.PREPROCESSOR, *layout.TOKENIZER_FILES]
+    names += [f"{adapter}/{name}" for adapter in adapters for name in (CONFIG, WEIGHTS)]
+    names += read_shards(folder)
     return files_digest(folder, [name for name in names if (folder / name).exists()])
 
 
@@ -121,12 +115,11 @@ def vector_space(
         "quantization": quantization,
         "pooling": f"{pooling}-{POOLING_VERSION}",
         layout.TOKENIZER: hashlib.sha256((folder / layout.TOKENIZER).read_bytes()).hexdigest(),
-        layout.CONFIG: _computing(load_json(folder / layout.CONFIG)),
     }
+    configs = [f"{shared_variant.FOLDER.format(adapter)}/{CONFIG}" for adapter in adapters]
     if (folder / layout.PREPROCESSOR).exists():
-        parts[layout.PREPROCESSOR] = _computing(load_json(folder / layout.PREPROCESSOR))
-    for name in (f"{shared_variant.FOLDER.format(adapter)}/{CONFIG}" for adapter in adapters):
-        parts[name] = _computing(load_json(folder / name))
+        configs.append(layout.PREPROCESSOR)
+    parts |= {name: _computing(load_json(folder / name)) for name in (layout.CONFIG, *configs)}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:_DIGITS]
 
 
@@ -140,8 +133,8 @@ def _read_weights(folder: Path) -> str:
     return files_digest(folder, files, hidden=True)
 
 
-def _computing(config: object) -> object:
+def _computing(config: Any) -> Any:
     """`config` without the keys in `_COSMETIC`, at any depth."""
-    if isinstance(config, dict):
-        return {key: _computing(value) for key, value in config.items() if key not in _COSMETIC}
-    return config
+    if not isinstance(config, dict):
+        return config
+    return {key: _computing(value) for key, value in config.items() if key not in _COSMETIC}

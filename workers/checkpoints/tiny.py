@@ -104,23 +104,21 @@ def _values(specs: Iterable[Spec], salt: str, seed: int) -> Iterator[bytes]:
         while left:
             values = rng.standard_normal(min(left, BLOCK_VALUES), np.float32)
             left -= len(values)
-            values *= np.float32(_deviation(spec))
-            if _is_norm(spec.name):
-                values += 1
+            mean, deviation = _distribution(spec)
+            values *= np.float32(deviation)
+            if mean:
+                values += mean
             yield encode(values, spec.dtype)
 
 
-def _deviation(spec: Spec) -> float:
-    """Standard deviation of a tensor's values. The mean is 1 for norms, otherwise 0."""
-    if _is_norm(spec.name) or spec.name.endswith(".bias"):
-        return 0.1
+def _distribution(spec: Spec) -> tuple[int, float]:
+    """Mean and standard deviation of a tensor's values."""
+    norm = bool(re.search("norm|ln_q|emb_ln", spec.name))
+    if norm or spec.name.endswith(".bias"):
+        return int(norm), 0.1
     # Linear layers keep a vector's norm. Embeddings of half of it let the layers influence the result, and
     # adapters that add half of it make the vectors of the tasks clearly different.
     if re.search("embed_tokens|_embeddings", spec.name):
-        return 0.5
+        return 0, 0.5
     inputs = spec.shape[-1] if "lora_" in spec.name else math.prod(spec.shape[1:])
-    return (0.5 if ".lora_B" in spec.name else 1.0) / math.sqrt(inputs)
-
-
-def _is_norm(name: str) -> bool:
-    return re.search("norm|ln_q|emb_ln", name) is not None
+    return 0, (0.5 if ".lora_B" in spec.name else 1.0) / math.sqrt(inputs)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -12,6 +12,7 @@ from triptych.workers.checkpoints import layout, shared_variant
 from triptych.workers.checkpoints.folders import is_partial, load_json
 from triptych.workers.checkpoints.layout import CheckpointError
 from triptych.workers.checkpoints.layouts import KNOWN, LAYOUTS, MERGED, recognize
+from triptych.workers.checkpoints.layouts.sizes import Config
 from triptych.workers.checkpoints.layouts.unmerged import Kind, text_config
 from triptych.workers.checkpoints.shards import DTYPE_NAMES, Tensor, has_weights, read_tensors
 from triptych.workers.shared.contract import PoolName
@@ -129,7 +130,7 @@ def read_variant(path: Path) -> Variant:
         )
     adapters = family.adapters if record and record.task == family.shared_pool else ()
     if record:
-        _check_record(path, record, family, config, tensors, embedding, adapters)
+        _check_record(path, record, config, tensors, adapters)
     rank = shared_variant.check_adapters(path, tensors, adapters) if adapters else 0
     only = family.pools[0] if len(family.pools) == 1 else None
     return Variant(
@@ -168,9 +169,7 @@ def read_record(path: Path) -> Record:
     except msgspec.ValidationError as error:
         raise CheckpointError(f"{file} is invalid: {error}; merge again") from error
     if record.task not in {pool for family in MERGED for pool in family.worker_pools}:
-        raise CheckpointError(
-            f"{file} names {record.task}, which is no pool of a merged variant; merge again"
-        )
+        raise CheckpointError(f"{file} names {record.task}, no pool of a merged variant; merge again")
     return record
 
 
@@ -182,36 +181,29 @@ def snapshot_revision(path: Path) -> str | None:
 
 
 def _check_record(
-    path: Path,
-    record: Record,
-    family: Family,
-    config: dict[str, Any],
-    tensors: dict[str, Tensor],
-    embedding: Tensor,
-    adapters: Sequence[str],
+    path: Path, record: Record, config: Config, tensors: Mapping[str, Tensor], adapters: Sequence[str]
 ) -> None:
     """Check `variant.json` against config and weights. Raises `CheckpointError`."""
-    if config.get("architectures") != [family.architecture]:
+    family, file = BY_POOL[record.task], path / layout.VARIANT
+    embedding = embedding_of(path, family, tensors)
+    if (named := config.get("architectures")) != [family.architecture]:
         raise CheckpointError(
-            f"{path / layout.CONFIG} names the architectures {config.get('architectures')} "
-            f"instead of {family.architecture}; merge again"
+            f"{path / layout.CONFIG} names the architectures {named} instead of {family.architecture}; "
+            "merge again"
         )
-    expected: dict[str, tuple[int, ...]] = {embedding.name: (embedding.shape[0], record.dimensions)}
+    hidden, projected = record.dimensions, record.multivector_dimensions
+    expected: dict[str, tuple[int, ...]] = {embedding.name: (embedding.shape[0], hidden)}
     if family.multivector:
-        shapes = {
-            f"{layout.PROJECTOR}.weight": (record.multivector_dimensions, record.dimensions),
-            f"{layout.PROJECTOR}.bias": (record.multivector_dimensions,),
-        }
-        for adapter in adapters:
-            expected |= {shared_variant.projector_of(adapter, name): shape for name, shape in shapes.items()}
-        expected |= {} if adapters else shapes
+        projectors = [shared_variant.projector_of(adapter) for adapter in adapters] or [layout.PROJECTOR]
+        for projector in projectors:
+            expected |= {f"{projector}.weight": (projected, hidden), f"{projector}.bias": (projected,)}
     for name, shape in expected.items():
         found = tensors[name].shape if name in tensors else None
         if found != shape:
             raise CheckpointError(
-                f"{path / layout.VARIANT} says that {name} has the shape {shape}, it is {found}; merge again"
+                f"{file} says that {name} has the shape {shape}, it is {found}; merge again"
             )
     if DTYPE_NAMES.get(embedding.dtype) != record.dtype:
         raise CheckpointError(
-            f"{path / layout.VARIANT} says {record.dtype}, but the weights are {embedding.dtype}; merge again"
+            f"{file} says {record.dtype}, but the weights are {embedding.dtype}; merge again"
         )

@@ -15,10 +15,10 @@ from triptych.workers.shared.parent_death import die_with_parent
 DIE_WITH_WORKER = "TRIPTYCH_DIE_WITH_WORKER"
 
 MODELS = {
-    "TriptychEmbeddings": "triptych.workers.plugin.model:TriptychEmbeddings",
+    "TriptychEmbeddings": "triptych.workers.plugin.image_models:TriptychEmbeddings",
     "TriptychQwen3": "triptych.workers.plugin.text_models:TriptychQwen3",
     "TriptychEuroBert": "triptych.workers.plugin.text_models:TriptychEuroBert",
-    "TriptychRanker": "triptych.workers.plugin.ranker:TriptychRanker",
+    "TriptychRanker": "triptych.workers.plugin.image_models:TriptychRanker",
     "TriptychXlmRoberta": "triptych.workers.plugin.text_models:TriptychXlmRoberta",
 }
 """`Family.architecture` -> the model's class, by name: importing it would initialize CUDA."""

@@ -62,7 +62,6 @@ def add_lora_linear(
 
 
 def install(wrapper_class: Any) -> None:
-    """Patch vLLM's `PunicaWrapperCPU`."""
     update = wrapper_class.update_metadata
 
     def update_metadata(wrapper: Any, *arguments: Any, **options: Any) -> None:

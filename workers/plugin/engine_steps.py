@@ -34,11 +34,9 @@ class StepCounter:
 
     @property
     def steps(self) -> int:
-        """Steps so far."""
         return self._number.value
 
     def add(self) -> None:
-        """Count one more step."""
         self._number.value += 1
 
 
@@ -75,22 +73,18 @@ class _Pacer:
         self._done = 0.0
 
     def before(self, scheduler: Any) -> None:
-        """Set the limits of the next step, and note its start."""
         self._begun.append(time.monotonic())
         if self._limit is None:
             return
         scheduler.max_num_scheduled_tokens = self._limit.tokens
         # vLLM schedules running prompts before waiting ones, so a long prompt would fill every step until it
         # ends. While a query waits, running prompts and the query get equal parts.
-        waiting = scheduler.waiting
-        urgent = bool(waiting) and waiting.peek_request().priority == 0
-        shares = len(scheduler.running) + 1
-        scheduler.scheduler_config.long_prefill_token_threshold = (
-            max(1, self._limit.tokens // shares) if urgent and shares > 1 else 0
-        )
+        waiting, running = scheduler.waiting, len(scheduler.running)
+        shared = running and waiting and waiting.peek_request().priority == 0
+        threshold = max(1, self._limit.tokens // (running + 1)) if shared else 0
+        scheduler.scheduler_config.long_prefill_token_threshold = threshold
 
     def finished(self, tokens: int) -> None:
-        """Count and measure the oldest step that has begun."""
         now = time.monotonic()
         began = max(self._begun.popleft(), self._done)
         self._done = now

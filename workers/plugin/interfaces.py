@@ -52,7 +52,7 @@ NAMES = {
         "SchedulerConfig.long_prefill_token_threshold",
         "PoolerConfig.logit_mean",
     ),
-    # workers/plugin/pooler.py and model.py: the model, and pooling across prefill chunks.
+    # workers/plugin/pooler.py and image_models.py: the model, and pooling across prefill chunks.
     "vllm.model_executor.layers.pooler.abstract": ("Pooler.get_supported_tasks",),
     "vllm.v1.pool.metadata": (
         "PoolingMetadata.get_pooling_cursor",
@@ -71,7 +71,7 @@ NAMES = {
         "Qwen2_5_VLProcessingInfo",
         "Qwen2_5_VLDummyInputsBuilder",
     ),
-    # workers/plugin/ranker.py: jina-reranker-m0.
+    # workers/plugin/image_models.py: jina-reranker-m0.
     "vllm.model_executor.models.jina_vl": ("JinaVLForSequenceClassification(vllm_config,prefix)",),
     "vllm.model_executor.models.qwen2_vl": (
         "Qwen2VLMultiModalProcessor",
@@ -83,11 +83,9 @@ NAMES = {
     "vllm.model_executor.models.llama": ("LlamaForCausalLM(vllm_config,prefix)",),
     "vllm.model_executor.models.bert_with_rope": (
         "BertWithRope(vllm_config,prefix)",
-        "BertWithRope.forward(input_ids,positions,intermediate_tensors,inputs_embeds)",
-        "BertWithRope.load_weights(weights)",
         "JinaRobertaModel.hf_to_vllm_mapper",
     ),
-    "vllm.model_executor.models.utils": ("WeightsMapper(orig_to_new_prefix)", "maybe_prefix(prefix,name)"),
+    "vllm.model_executor.models.utils": ("WeightsMapper(orig_to_new_prefix)", "WeightsMapper.__or__"),
     # Environment variables that the worker sets.
     "vllm.envs": (
         "VLLM_WORKER_MULTIPROC_METHOD",

@@ -9,8 +9,7 @@ vLLM clears when the request ends.
 """
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import nn
@@ -48,18 +47,6 @@ class SpanPooler(Pooler):
                 adapter: nn.Linear(hidden_size, multi_vector_dimensions, dtype=torch.float32)
                 for adapter in (adapters if multi_vector_dimensions else ())
             }
-        )
-
-    @classmethod
-    def of(cls, vllm_config: VllmConfig) -> "SpanPooler":
-        """The pooler of a variant, whose config has the settings in `workers/engine_args.py`."""
-        model = vllm_config.model_config
-        config = model.hf_config
-        return cls(
-            model.get_hidden_size(),
-            config.multi_vector_dimensions,
-            config.span_pooling,
-            config.projectors or (MERGED,),
         )
 
     def get_supported_tasks(self) -> Set[PoolingTask]:
@@ -158,17 +145,21 @@ class SpanPooler(Pooler):
 
 
 class Pooled:
-    """Gives one of vLLM's models, the base after it, our pooler instead of a head."""
+    """Gives one of vLLM's models, the base after it, our pooler instead of a head.
+
+    The config has the settings in `workers/engine_args.py`.
+    """
 
     is_pooling_model: ClassVar[bool] = True
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
-        self.pooler = SpanPooler.of(vllm_config)
+        model, config = vllm_config.model_config, vllm_config.model_config.hf_config
+        dimensions, adapters = config.multi_vector_dimensions, config.projectors or (MERGED,)
+        self.pooler = SpanPooler(model.get_hidden_size(), dimensions, config.span_pooling, adapters)
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """A request's part of one step: prompt positions from `begin` on, in `rows` of the hidden states."""
 
     begin: int

@@ -28,7 +28,6 @@ class PoolingSpec(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def from_kwargs(cls, kwargs: dict[str, Any] | None) -> "PoolingSpec":
-        """The inverse of `to_kwargs`."""
         return msgspec.convert(kwargs, cls) if kwargs else _PLAIN
 
     def resolve(self, prompt_length: int, pooling: Pooling) -> list[Span]:

@@ -46,15 +46,15 @@ class Family:
     request without a task, None for a model that only ranks. `prefixes` go before a text, by role.
     `dimensions` is the length of an uncut vector, `matryoshka` are the shorter lengths that the model was
     trained for; `multivector` is the length of a token's vector, None without multi-vectors. `positions` is
-    the longest input in tokens. `special_tokens`: the tokenizer's own post-processing applies (BOS, EOS).
-    `causal`: attention only looks back, so that a prompt may be prefilled in chunks.
-    `least_tokens` is the smallest bound for the longest input.
-    `cache_bytes`: keys and values of one token in bfloat16; an encoder keeps none. `rerank` is the adapter
-    that scores documents for `/v1/rerank`; a `cross_encoder` reads query and document together, other models
-    compare multi-vectors. Its checkpoint is served as it is published. With `windows` it reads a document
-    beyond `positions` in several windows, otherwise it cuts it. With `any_name` its pool may hold any
-    cross-encoder, under any name. `shared`: one engine can hold all adapters. `layout` is the checkpoint
-    layout, `architecture` the model class that the vLLM plugin registers, None where vLLM's own is used.
+    the longest input in tokens, `least_tokens` the smallest bound for it. `special_tokens`: the tokenizer's
+    own post-processing applies (BOS, EOS). `causal`: attention only looks back, so that a prompt may be
+    prefilled in chunks. `cache_bytes`: keys and values of one token in bfloat16; an encoder keeps none.
+
+    `rerank` is the adapter that scores documents for `/v1/rerank`; a `cross_encoder` reads query and document
+    together, other models compare multi-vectors. Its checkpoint is served as it is published. With `windows`
+    it reads a document beyond `positions` in several windows, otherwise it cuts it. With `any_name` its pool
+    may hold any cross-encoder, under any name. `shared`: one engine can hold all adapters. `architecture` is
+    the model class that the vLLM plugin registers, None where vLLM's own is used.
     """
 
     key: str
@@ -90,9 +90,8 @@ class Family:
     @cached_property
     def adapters(self) -> tuple[str, ...]:
         """The adapters, the base alone included; one pool each."""
-        routes = [*self.tasks.values(), *([self.default] if self.default else [])]
-        names = [route.adapter for route in routes] + ([] if self.rerank is None else [self.rerank])
-        return tuple(dict.fromkeys(names))
+        names = [route.adapter for route in (*self.tasks.values(), self.default) if route]
+        return tuple(dict.fromkeys([*names, *([] if self.rerank is None else [self.rerank])]))
 
     @cached_property
     def pools(self) -> tuple[str, ...]:
@@ -112,12 +111,8 @@ class Family:
     @cached_property
     def routes(self) -> Mapping[str | None, tuple[str, Role]]:
         """Pool and role of each task; of None for a request without a task."""
-        made: dict[str | None, tuple[str, Role]] = {
-            task: (self.pool(route.adapter), route.role) for task, route in self.tasks.items()
-        }
-        if self.default is not None:
-            made[None] = (self.pool(self.default.adapter), self.default.role)
-        return made
+        routes: list[tuple[str | None, Route | None]] = [*self.tasks.items(), (None, self.default)]
+        return {task: (self.pool(route.adapter), route.role) for task, route in routes if route}
 
     @property
     def default_task(self) -> str | None:

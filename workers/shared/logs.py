@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Literal
 
 LogFormat = Literal["plain", "json"]
@@ -23,20 +24,14 @@ MOST_REQUESTS = 5
 requests: ContextVar[tuple[str, ...]] = ContextVar("requests", default=())
 """The ids of the requests that the current task works for, added to its log lines."""
 
-
 dropped_lines = 0
 """Lines that this process has dropped, see `Handler`."""
 
 
 def some(ids: Iterable[str]) -> tuple[str, ...]:
     """The first `MOST_REQUESTS` distinct ids, and `...` if there are more."""
-    found: dict[str, None] = {}
-    for each in ids:
-        if each not in found:
-            if len(found) == MOST_REQUESTS:
-                return (*found, "...")
-            found[each] = None
-    return tuple(found)
+    found = tuple(islice(dict.fromkeys(ids), MOST_REQUESTS + 1))
+    return found if len(found) <= MOST_REQUESTS else (*found[:-1], "...")
 
 
 def configure(form: LogFormat, level: str, *, processes: bool = False) -> None:
@@ -75,7 +70,6 @@ class Handler(logging.Handler):
         self._dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write `record`, or count it as dropped."""
         global dropped_lines
         if self._dropped:
             text = f"{self._dropped} log lines were dropped, because the pipe was full"
@@ -93,7 +87,6 @@ class Handler(logging.Handler):
             dropped_lines += 1
 
     def _write(self, line: str) -> bool:
-        """Whether all of `line` was written."""
         data = f"{line}\n".encode(errors="backslashreplace")
         try:
             # A pipe that is ready takes this much without blocking.

@@ -28,9 +28,8 @@ class Otel:
     @classmethod
     def configured(cls, process: str) -> "Otel | None":
         """Tracing for `process` (router or worker), or None if the environment does not turn it on."""
-        on = any(os.environ.get(name) for name in ENDPOINTS)
         disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
-        return cls(process) if on and not disabled else None
+        return cls(process) if any(map(os.environ.get, ENDPOINTS)) and not disabled else None
 
     def __init__(self, process: str) -> None:
         from opentelemetry import trace
@@ -51,8 +50,8 @@ class Otel:
 
     def parent(self, headers: Mapping[str, str | None]) -> "Context":
         """The caller's context, read from `traceparent` and `tracestate`."""
-        given = {name: headers.get(name) for name in ("traceparent", "tracestate")}
-        return self.propagator.extract({name: value for name, value in given.items() if value is not None})
+        names = ("traceparent", "tracestate")
+        return self.propagator.extract({name: value for name in names if (value := headers.get(name))})
 
     async def close(self) -> None:
         """Export the remaining spans, for at most `FLUSH_SECONDS`."""

@@ -19,8 +19,7 @@ def die_with_parent(parent: int | None = None) -> None:
     """
     if sys.platform != "linux":
         return
-    if parent is None:
-        parent = os.getppid()
+    parent = parent or os.getppid()
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)

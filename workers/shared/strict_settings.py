@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
@@ -65,20 +64,20 @@ def read_settings(settings: type[Settings], **given: Any) -> Settings:
     try:
         return settings(**given)
     except ValidationError as error:
-        lines = [_line(prefix, _place(fault), fault["msg"]) for fault in error.errors()]
-        raise SettingsError("\n".join(lines)) from None
+        raise SettingsError("\n".join(_line(prefix, fault) for fault in error.errors())) from None
     except pydantic_settings.SettingsError as error:
         # It names the field in quotes.
         name = str(error).split('"')[1]
         raise SettingsError(f"{prefix}{name}".upper() + ": this is not JSON") from None
 
 
-def _place(fault: ErrorDetails) -> Sequence[str | int]:
-    """Where the fault is. An unexpected name is left out: it may be a secret in the wrong place."""
-    return fault["loc"][:-1] if fault["type"] == "extra_forbidden" else fault["loc"]
-
-
-def _line(prefix: str, place: Sequence[str | int], message: str) -> str:
+def _line(prefix: str, fault: ErrorDetails) -> str:
     """One error; without a place, its message names the setting itself."""
-    names = [f"{prefix}{place[0]}".upper(), *map(str, place[1:])] if place else []
-    return ": ".join([*([" -> ".join(names)] if names else []), message.removeprefix("Value error, ")])
+    place, message = [*map(str, fault["loc"])], fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        # An unexpected name may be a secret in the wrong place.
+        place.pop()
+    if not place:
+        return message
+    place[0] = f"{prefix}{place[0]}".upper()
+    return f"{' -> '.join(place)}: {message}"

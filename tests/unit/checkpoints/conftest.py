@@ -10,12 +10,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tests.exit_status import exit_status
-from tests.unit.checkpoints.files import Tensors, edit_json, edit_tensors
+from tests.unit.checkpoints.files import UPSTREAM, Tensors, edit_json, edit_tensors, weights
 from triptych.workers.checkpoints.__main__ import cli
 from triptych.workers.checkpoints.adapters import CONFIG, WEIGHTS
 from triptych.workers.checkpoints.layout import INDEX
-
-DATA = Path(__file__).parents[2] / "data" / "upstream-tiny"
 
 
 class Upstream:
@@ -25,10 +23,10 @@ class Upstream:
         self.path = path
 
     def base(self) -> Tensors:
-        return {name: t for file in sorted(self.path.glob("model-*")) for name, t in load_file(file).items()}
+        return weights(self.path)
 
     def adapters(self) -> Tensors:
-        return load_file(self.path / "adapters" / WEIGHTS)
+        return weights(self.path / "adapters")
 
     def change_adapters(self, change: Callable[[Tensors], object]) -> None:
         edit_tensors(self.path / "adapters" / WEIGHTS, change)
@@ -48,7 +46,7 @@ class Upstream:
 
 @pytest.fixture
 def upstream(tmp_path: Path) -> Upstream:
-    return Upstream(Path(shutil.copytree(DATA, tmp_path / "upstream")))
+    return Upstream(Path(shutil.copytree(UPSTREAM, tmp_path / "upstream")))
 
 
 @pytest.fixture
@@ -80,25 +78,11 @@ def refused(tmp_path: Path, run: Callable[..., tuple[int, str, str]]) -> Callabl
 def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The fixture checkpoint merged into float32; read-only."""
     out = tmp_path_factory.mktemp("merged")
-    assert exit_status(cli, "merge", DATA, out, "--dtype", "float32") == 0
+    assert exit_status(cli, "merge", UPSTREAM, out, "--dtype", "float32") == 0
     return out
-
-
-@pytest.fixture(scope="session")
-def data() -> Path:
-    return DATA
 
 
 @pytest.fixture
 def variant(merged: Path, tmp_path: Path) -> Path:
     """A variant that a test may modify."""
     return Path(shutil.copytree(merged / "code", tmp_path / "code"))
-
-
-def read_weights(folder: Path) -> Tensors:
-    return {name: t for file in sorted(folder.glob("*.safetensors")) for name, t in load_file(file).items()}
-
-
-@pytest.fixture(scope="session")
-def weights() -> Callable[[Path], Tensors]:
-    return read_weights

@@ -1,4 +1,4 @@
-"""Changes files of a checkpoint."""
+"""Reads and changes files of a checkpoint."""
 
 import json
 from collections.abc import Callable
@@ -9,6 +9,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 Tensors = dict[str, torch.Tensor]
+UPSTREAM = Path(__file__).parents[2] / "data" / "upstream-tiny"
+
+
+def weights(folder: Path) -> Tensors:
+    """All tensors in the files of a folder."""
+    return {name: t for file in sorted(folder.glob("*.safetensors")) for name, t in load_file(file).items()}
 
 
 def edit_json(file: Path, **values: Any) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.hang_guard import GUARD_SECONDS
+from tests.unit.checkpoints.files import UPSTREAM
 from triptych.workers.checkpoints.folders import locked, whole_folder
 from triptych.workers.checkpoints.layout import CheckpointError
 from triptych.workers.checkpoints.variant import identify, read_variant
@@ -26,11 +27,11 @@ PATCHES = {
 
 
 @contextlib.contextmanager
-def stopped_merge(data: Path, out: Path, where: str):
+def stopped_merge(out: Path, where: str):
     code = (
         PATCHES[where].format(stop=STOP)
         + "\nfrom triptych.workers.checkpoints.__main__ import cli\n"
-        + f"cli(['merge', {str(data)!r}, {str(out)!r}, '--pool', 'code', '--force'])"
+        + f"cli(['merge', {str(UPSTREAM)!r}, {str(out)!r}, '--pool', 'code', '--force'])"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
@@ -42,8 +43,8 @@ def stopped_merge(data: Path, out: Path, where: str):
 
 
 @pytest.mark.parametrize("where", PATCHES)
-def test_merge_recovers_from_a_kill(data, run, tmp_path, where):
-    with stopped_merge(data, tmp_path, where) as process:
+def test_merge_recovers_from_a_kill(run, tmp_path, where):
+    with stopped_merge(tmp_path, where) as process:
         process.kill()
     [left] = tmp_path.iterdir()
     assert any(path.stat().st_size for path in left.iterdir())
@@ -52,51 +53,51 @@ def test_merge_recovers_from_a_kill(data, run, tmp_path, where):
     with pytest.raises(CheckpointError, match="unfinished merge"):
         read_variant(left)
     assert run("verify", left)[0] == 1
-    assert run("merge", data, tmp_path, "--pool", "code")[0] == 0
+    assert run("merge", UPSTREAM, tmp_path, "--pool", "code")[0] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["code"]
     read_variant(tmp_path / "code")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("where", PATCHES)
-def test_stopped_merge_leaves_nothing(data, tmp_path, where, number):
-    with stopped_merge(data, tmp_path, where) as process:
+def test_stopped_merge_leaves_nothing(tmp_path, where, number):
+    with stopped_merge(tmp_path, where) as process:
         process.send_signal(number)
         process.wait(GUARD_SECONDS)
         assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("where", PATCHES)
-def test_killed_replacement_keeps_the_old(data, run, merged, tmp_path, where):
+def test_killed_replacement_keeps_the_old(run, merged, tmp_path, where):
     shutil.copytree(merged / "code", tmp_path / "code")
     old = read_variant(tmp_path / "code")
-    with stopped_merge(data, tmp_path, where):
+    with stopped_merge(tmp_path, where):
         pass
     assert read_variant(tmp_path / "code") == old
     assert '"digest_matches": true' in run("verify", tmp_path / "code", "--full", "--json")[1]
 
 
-def second_merge(data: Path, out: Path) -> subprocess.Popen:
+def second_merge(out: Path) -> subprocess.Popen:
     """A merge that waits for another."""
-    command = [sys.executable, "-m", "triptych.workers.checkpoints", "merge", str(data), str(out)]
+    command = [sys.executable, "-m", "triptych.workers.checkpoints", "merge", str(UPSTREAM), str(out)]
     options = ["--pool", "code", "--dtype", "float32"]
     second = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     waits_for_a_lock(second)
     return second
 
 
-def test_merge_keeps_what_another_wrote_meanwhile(data, merged, tmp_path):
+def test_merge_keeps_what_another_wrote_meanwhile(merged, tmp_path):
     with locked(tmp_path):
-        second = second_merge(data, tmp_path)
+        second = second_merge(tmp_path)
         shutil.copytree(merged / "code", tmp_path / "code")
     out, error = second.communicate(timeout=GUARD_SECONDS)
     assert second.returncode == 0, error
     assert "nothing to do" in out
 
 
-def test_second_merge_waits(data, run, tmp_path):
-    with stopped_merge(data, tmp_path, "before the rename"):
-        second = second_merge(data, tmp_path)
+def test_second_merge_waits(run, tmp_path):
+    with stopped_merge(tmp_path, "before the rename"):
+        second = second_merge(tmp_path)
         assert [path.name.startswith(".code.partial-") for path in tmp_path.iterdir()] == [True]
     _, error = second.communicate(timeout=GUARD_SECONDS)
     assert second.returncode == 0, error
@@ -118,17 +119,6 @@ def test_linked_folder_is_replaced(tmp_path):
         (partial / "new").touch()
     assert link.is_symlink()
     assert [path.name for path in real.iterdir()] == ["new"]
-
-
-def test_failure_leaves_nothing(tmp_path):
-    def fail():
-        with whole_folder(tmp_path / "code") as partial:
-            (partial / "half").write_bytes(b"x")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fail()
-    assert list(tmp_path.iterdir()) == []
 
 
 def waits_for_a_lock(process: subprocess.Popen) -> None:

@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from tests.unit.checkpoints.files import UPSTREAM, weights
 from triptych.workers.checkpoints import merge
 from triptych.workers.checkpoints.adapters import adapter_key
 from triptych.workers.checkpoints.layouts.v4 import adapted_modules
@@ -39,34 +40,30 @@ def assert_merged(found, wanted, rtol):
 
 
 @pytest.mark.parametrize("task", POOLS)
-def test_weights_are_base_plus_scaled_product(upstream, run, weights, tmp_path, task):
-    upstream.change_adapter_config(lora_alpha=16)
-    assert run("merge", upstream.path, tmp_path / "out", "--pool", task, "--dtype", "float32")[0] == 0
-    found = weights(tmp_path / "out" / task)
-    assert {tensor.dtype for tensor in found.values()} == {torch.float32}
-    assert_merged(found, expected(upstream, task, lambda module: 16 / 32), rtol=1e-5)
+def test_weights_are_base_plus_product(upstream, merged, task):
+    assert_merged(weights(merged / task), expected(upstream, task), rtol=1e-5)
 
 
-def test_source_dtype_is_rounded_once(upstream, run, weights, merged, tmp_path):
-    assert run("merge", upstream.path, tmp_path)[0] == 0
+def test_source_dtype_is_rounded_once(run, merged, tmp_path):
+    assert run("merge", UPSTREAM, tmp_path)[0] == 0
     for task in POOLS:
         exact, found = weights(merged / task), weights(tmp_path / task)
         for name, tensor in found.items():
-            assert tensor.dtype == torch.bfloat16
+            assert (tensor.dtype, exact[name].dtype) == (torch.bfloat16, torch.float32)
             assert torch.equal(tensor, exact[name].bfloat16()), name
 
 
-def test_shards_are_kept(data, merged):
+def test_shards_are_kept(merged):
     def shards(folder):
         return {file.name: list(safe_open(file, "pt").keys()) for file in folder.glob("model-*.safetensors")}
 
-    assert len(shards(data)) == 2
-    assert shards(merged / "code") == shards(data)
+    assert len(shards(UPSTREAM)) == 2
+    assert shards(merged / "code") == shards(UPSTREAM)
     index = json.loads((merged / "code" / "model.safetensors.index.json").read_text())
-    assert index["weight_map"] == {name: file for file, names in shards(data).items() for name in names}
+    assert index["weight_map"] == {name: file for file, names in shards(UPSTREAM).items() for name in names}
 
 
-def test_rslora_and_patterns_set_scale(upstream, run, weights, tmp_path):
+def test_rslora_and_patterns_set_scale(upstream, run, tmp_path):
     module = "model.language_model.layers.1.mlp.up_proj"
 
     def halve(tensors):
@@ -87,7 +84,7 @@ def test_rslora_and_patterns_set_scale(upstream, run, weights, tmp_path):
     assert_merged(weights(tmp_path / "code"), expected(upstream, "code", scale), rtol=1e-5)
 
 
-def test_new_style_names_merge_alike(upstream, run, weights, merged, tmp_path):
+def test_new_style_names_merge_alike(upstream, run, merged, tmp_path):
     def rename(name):
         if name.startswith("visual."):
             return f"model.{name}"
@@ -101,10 +98,10 @@ def test_new_style_names_merge_alike(upstream, run, weights, merged, tmp_path):
     assert all(torch.equal(found[rename(name)], tensor) for name, tensor in old.items())
 
 
-def test_blocks_do_not_change_weights(data, run, weights, merged, tmp_path, monkeypatch):
+def test_blocks_do_not_change_weights(run, merged, tmp_path, monkeypatch):
     # 256 columns: three rows at a time, and the last block shorter; 640 x 256 is copied in pieces too.
     monkeypatch.setattr(merge, "BLOCK_VALUES", 3 * 256 + 10)
-    assert run("merge", data, tmp_path, "--pool", "code", "--dtype", "float32")[0] == 0
+    assert run("merge", UPSTREAM, tmp_path, "--pool", "code", "--dtype", "float32")[0] == 0
     assert_merged(weights(tmp_path / "code"), weights(merged / "code"), rtol=1e-5)
 
 
@@ -171,10 +168,10 @@ def read_all(folder):
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 
-def test_same_output_is_kept(data, run, tmp_path):
-    assert run("merge", data, tmp_path)[0] == 0
+def test_same_output_is_kept(run, tmp_path):
+    assert run("merge", UPSTREAM, tmp_path)[0] == 0
     before = read_all(tmp_path)
-    status, out, _ = run("merge", data, tmp_path)
+    status, out, _ = run("merge", UPSTREAM, tmp_path)
     assert (status, out.count("nothing to do")) == (0, 3)
     assert read_all(tmp_path) == before
 
@@ -204,8 +201,8 @@ def test_other_output_needs_force(upstream, run, tmp_path, what):
     read_variant(out / "code")
 
 
-def test_variants_as_json(run, data, merged, tmp_path):
-    status, out, err = run("merge", data, tmp_path, "--pool", "code", "--dtype", "float32", "--json")
+def test_variants_as_json(run, merged, tmp_path):
+    status, out, err = run("merge", UPSTREAM, tmp_path, "--pool", "code", "--dtype", "float32", "--json")
     assert status == 0
     [variant] = json.loads(out)
     assert variant["path"] == str(tmp_path / "code")

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from tests.exit_status import exit_status
+from tests.unit.checkpoints.files import UPSTREAM, weights
 from triptych.workers.checkpoints.__main__ import cli
 from triptych.workers.checkpoints.folders import load_json
 from triptych.workers.checkpoints.layouts import v4
@@ -32,19 +33,15 @@ def variants(tiny, tmp_path_factory):
     return out
 
 
-def read_all(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_layout_equals_upstream(tiny, data, weights):
+def test_layout_equals_upstream(tiny):
     def names(folder):
         paths = {str(path.relative_to(folder)) for path in folder.rglob("*")}
         return {name for name in paths if not name.startswith(("reference", "README", "model-"))}
 
     assert identify(tiny).kind == "upstream"
-    assert names(tiny) == names(data)
-    assert weights(tiny).keys() == weights(data).keys()
-    assert weights(tiny / "adapters").keys() == weights(data / "adapters").keys()
+    assert names(tiny) == names(UPSTREAM)
+    assert weights(tiny).keys() == weights(UPSTREAM).keys()
+    assert weights(tiny / "adapters").keys() == weights(UPSTREAM / "adapters").keys()
     assert len(list(tiny.glob("model-*.safetensors"))) == 3
     assert sum(path.stat().st_size for path in tiny.rglob("*")) < 100e6
 
@@ -61,10 +58,11 @@ def test_shapes_are_real(tiny, variants):
 def test_seed_determines_the_bytes(tmp_path, run):
     for name, seed in [("a", 7), ("b", 7), ("c", 8)]:
         assert run("tiny", "--nano", "--seed", seed, tmp_path / name)[0] == 0
-    first, second, other = (read_all(tmp_path / name) for name in "abc")
-    assert first == second
-    changed = {path.name for path in first if other[path] != first[path]}
-    assert changed == {path.name for path in first if path.suffix == ".safetensors"}
+    files = [path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*")]
+    for file in files:
+        first, second, other = ((tmp_path / name / file).read_bytes() for name in "abc")
+        assert first == second
+        assert (first != other) == (file.suffix == ".safetensors")
 
 
 def test_existing_folder_is_kept(tmp_path, run):

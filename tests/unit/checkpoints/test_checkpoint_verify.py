@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from safetensors.torch import load_file, save_file
 
 from tests.unit.checkpoints.files import edit_json
-from triptych.workers.checkpoints.layout import CheckpointError
+from triptych.loadtests.bench.stock import stock_copy
+from triptych.workers.checkpoints.layout import CONFIG, INDEX, PREPROCESSOR, TOKENIZER, CheckpointError
 from triptych.workers.checkpoints.variant import read_variant
 
 
@@ -19,21 +19,6 @@ def verify(run):
         return report
 
     return verify
-
-
-@pytest.fixture
-def official(variant):
-    """Like jinaai/jina-embeddings-v4-vllm-*: merged, without variant.json and projector."""
-    (variant / "variant.json").unlink()
-    edit_json(variant / "config.json", architectures=["Qwen2_5_VLForConditionalGeneration"])
-    weight_map = json.loads((variant / "model.safetensors.index.json").read_text())["weight_map"]
-    for file in variant.glob("model-*"):
-        tensors = load_file(file)
-        for name in [name for name in tensors if "projector" in name]:
-            del tensors[name], weight_map[name]
-        save_file(tensors, file)
-    edit_json(variant / "model.safetensors.index.json", weight_map=weight_map)
-    return variant
 
 
 def test_variant_can_be_served(variant, verify):
@@ -56,7 +41,9 @@ def test_full_detects_one_changed_byte(variant, verify):
     assert "merge again" in report["why_not"]
 
 
-def test_official_folder_can_be_served(official, verify):
+def test_official_folder_can_be_served(merged, tmp_path, verify):
+    """Like jinaai/jina-embeddings-v4-vllm-*: merged, without variant.json and projector."""
+    official = stock_copy(merged / "code", tmp_path / "official")
     report = verify(official)
     assert (report["kind"], report["task"], report["multivector_dimensions"]) == ("official", None, None)
     assert report["servable"]
@@ -67,9 +54,7 @@ def test_official_folder_can_be_served(official, verify):
 
 @pytest.mark.parametrize("content", ["nothing", "a file", "another model", "no folder"])
 def test_other_folders_are_refused(tmp_path, verify, content):
-    folder = tmp_path / "folder"
-    if content != "no folder":
-        folder.mkdir()
+    folder = tmp_path / ("missing" if content == "no folder" else "")
     if content == "a file":
         (folder / "notes.txt").write_text("x")
     elif content == "another model":
@@ -78,25 +63,15 @@ def test_other_folders_are_refused(tmp_path, verify, content):
     assert (report["kind"], report["servable"]) == ("not a checkpoint", False)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "config.json",
-        "tokenizer.json",
-        "preprocessor_config.json",
-        "model.safetensors.index.json",
-        "model-00002-of-00002.safetensors",
-    ],
-)
+@pytest.mark.parametrize("name", [CONFIG, TOKENIZER, PREPROCESSOR, INDEX, "model-00002-of-00002.safetensors"])
 @pytest.mark.parametrize("how", ["missing", "empty"])
 def test_damaged_file_is_refused(variant, verify, name, how):
-    if how == "missing":
-        (variant / name).unlink()
-    else:
-        (variant / name).write_bytes(b"")
+    (variant / name).unlink()
+    if how == "empty":
+        (variant / name).touch()
     report = verify(variant, "--full")
     assert not report["servable"]
-    assert name in report["why_not"] or name == "model.safetensors.index.json"
+    assert name in report["why_not"] or name == INDEX
 
 
 @pytest.mark.parametrize(
@@ -119,10 +94,9 @@ def test_contradicting_record_is_refused(variant, file, values):
 
 
 def test_wrong_index_is_refused(variant):
-    index = variant / "model.safetensors.index.json"
-    weight_map = json.loads(index.read_text())["weight_map"]
+    weight_map = json.loads((variant / INDEX).read_text())["weight_map"]
     weight_map["model.norm.weight"] = "model-00002-of-00002.safetensors"
-    edit_json(index, weight_map=weight_map)
+    edit_json(variant / INDEX, weight_map=weight_map)
     with pytest.raises(CheckpointError, match=r"disagree about model\.norm\.weight"):
         read_variant(variant)
 

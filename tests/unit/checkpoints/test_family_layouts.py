@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from tests.exit_status import exit_status
-from tests.unit.checkpoints.files import Tensors, edit_json, edit_tensors
+from tests.unit.checkpoints.files import Tensors, edit_json, edit_tensors, weights
 from triptych.workers.checkpoints.__main__ import cli
 from triptych.workers.checkpoints.layouts import KNOWN
 from triptych.workers.checkpoints.variant import read_record, read_variant
@@ -19,6 +19,7 @@ from triptych.workers.shared.families import V3, V5_NANO, V5_SMALL, Family
 
 FAMILIES = (V5_SMALL, V5_NANO, V3)
 Run = Callable[..., tuple[int, str, str]]
+Copy, Refused = Callable[[Family], Path], Callable[..., str]
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.key)
 BASE = "model.safetensors"
 RETRIEVAL = "adapters/retrieval/adapter_model.safetensors"
@@ -46,7 +47,7 @@ def merged(sources: dict[Family, Path], tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
-def copy(sources: dict[Family, Path], tmp_path: Path) -> Callable[[Family], Path]:
+def copy(sources: dict[Family, Path], tmp_path: Path) -> Copy:
     """A copy of a tiny checkpoint that a test may modify."""
     return lambda family: Path(shutil.copytree(sources[family], tmp_path / "source"))
 
@@ -75,7 +76,7 @@ def expected(family: Family, source: Path, adapter: str) -> Iterator[tuple[str, 
 
 @every_family
 def test_weights_are_base_plus_scaled_product(
-    family: Family, sources: dict[Family, Path], merged: Path, weights: Callable[[Path], Tensors]
+    family: Family, sources: dict[Family, Path], merged: Path
 ) -> None:
     for adapter in family.adapters:
         found = weights(merged / family.pool(adapter))
@@ -100,7 +101,7 @@ def test_variants_can_be_served(family: Family, merged: Path, run: Run) -> None:
     assert len(digests) == len(family.pools)
 
 
-def test_pool_of_another_model_is_refused(sources: dict[Family, Path], refused: Callable[..., str]) -> None:
+def test_pool_of_another_model_is_refused(sources: dict[Family, Path], refused: Refused) -> None:
     error = refused(sources[V3], "--pool", "code")
     assert "jina-embeddings-v3, which has no code" in error
     assert "v3.text-matching" in error
@@ -124,7 +125,7 @@ def test_what_embeddings_do_not_need_does_not_matter(
     family: Family,
     pool: str,
     edit: Callable[[Tensors], object],
-    copy: Callable[[Family], Path],
+    copy: Copy,
     merged: Path,
     tmp_path: Path,
     run: Run,
@@ -136,49 +137,30 @@ def test_what_embeddings_do_not_need_does_not_matter(
 
 
 @pytest.mark.parametrize(
-    ("family", "file", "edit", "says"),
+    ("family", "name", "tensor", "says"),
     [
-        (V5_SMALL, RETRIEVAL, lambda its: its.pop(UP), f"missing, without its other half: {UP}"),
-        (V5_NANO, BASE, lambda its: its.pop("layers.0.mlp.up_proj.weight"), "layers.0.mlp.up_proj.weight"),
-        (V5_NANO, BASE, lambda its: its.pop("norm.weight"), "norm.weight"),
-        (
-            V3,
-            BASE,
-            lambda its: its.pop(f"{QKV}.0.lora_A"),
-            f"missing, without its other half: {QKV}.0.lora_A",
-        ),
-        (V3, BASE, lambda its: its.pop(f"{QKV}.original"), f"{QKV}.original"),
-        (
-            V3,
-            BASE,
-            lambda its: its.update({f"{WORDS}.0.lora_A": torch.zeros(4, 2048, 4)}),
-            f"{WORDS}.0.lora_A is [4, 2048, 4], should be [5, 2048, 4]",
-        ),
-        (
-            V3,
-            BASE,
-            lambda its: its.update({f"{QKV}.1.lora_A": torch.zeros(1)}),
-            f"unexpected: {QKV}.1.lora_A",
-        ),
-        (
-            V3,
-            BASE,
-            lambda its: its.update({f"{QKV}.original": torch.zeros(4)}),
-            f"{QKV}.0.lora_A is [5, 4, 64], should be [5, 4]",
-        ),
-        (V3, BASE, lambda its: its.update(odd=torch.zeros(1, dtype=torch.int8)), "quantized"),
+        (V5_SMALL, UP, None, f"missing, without its other half: {UP}"),
+        (V5_NANO, "layers.0.mlp.up_proj.weight", None, "layers.0.mlp.up_proj.weight"),
+        (V5_NANO, "norm.weight", None, "norm.weight"),
+        (V3, f"{QKV}.0.lora_A", None, f"missing, without its other half: {QKV}.0.lora_A"),
+        (V3, f"{QKV}.original", None, f"{QKV}.original"),
+        (V3, f"{WORDS}.0.lora_A", torch.zeros(4, 2048, 4), "is [4, 2048, 4], should be [5, 2048, 4]"),
+        (V3, f"{QKV}.1.lora_A", torch.zeros(1), f"unexpected: {QKV}.1.lora_A"),
+        (V3, f"{QKV}.original", torch.zeros(4), f"{QKV}.0.lora_A is [5, 4, 64], should be [5, 4]"),
+        (V3, "odd", torch.zeros(1, dtype=torch.int8), "quantized"),
     ],
 )
 def test_damaged_sources_are_refused(
-    family: Family,
-    file: str,
-    edit: Callable[[Tensors], object],
-    says: str,
-    copy: Callable[[Family], Path],
-    refused: Callable[..., str],
+    family: Family, name: str, tensor: torch.Tensor | None, says: str, copy: Copy, refused: Refused
 ) -> None:
+    """Without the tensor, or with another one."""
     source = copy(family)
-    edit_tensors(source / file, edit)
+
+    def edit(tensors: Tensors) -> None:
+        tensors.pop(name, None)
+        tensors |= {} if tensor is None else {name: tensor}
+
+    edit_tensors(source / (RETRIEVAL if name == UP else BASE), edit)
     assert says in refused(source)
 
 
@@ -192,11 +174,7 @@ def test_damaged_sources_are_refused(
     ],
 )
 def test_config_that_does_not_fit_is_refused(
-    family: Family,
-    values: dict[str, object],
-    says: str,
-    copy: Callable[[Family], Path],
-    refused: Callable[..., str],
+    family: Family, values: dict[str, object], says: str, copy: Copy, refused: Refused
 ) -> None:
     source = copy(family)
     edit_json(source / "config.json", **values)

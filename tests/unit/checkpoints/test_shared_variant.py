@@ -5,10 +5,9 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from tests.exit_status import exit_status
-from tests.unit.checkpoints.files import edit_json, edit_tensors
+from tests.unit.checkpoints.files import UPSTREAM, edit_json, edit_tensors, weights
 from triptych.workers.checkpoints.__main__ import cli
 from triptych.workers.checkpoints.adapters import adapter_key
 from triptych.workers.checkpoints.layout import INDEX, CheckpointError
@@ -22,10 +21,10 @@ KEY = adapter_key("model.layers.1.mlp.up_proj", "A")
 
 
 @pytest.fixture(scope="session")
-def made(data, tmp_path_factory):
+def made(tmp_path_factory):
     """Read-only; in bfloat16."""
     out = tmp_path_factory.mktemp("shared")
-    assert exit_status(cli, "merge", data, out, "--pool", "shared", "--pool", "code") == 0
+    assert exit_status(cli, "merge", UPSTREAM, out, "--pool", "shared", "--pool", "code") == 0
     return out
 
 
@@ -35,7 +34,7 @@ def shared(made, tmp_path):
     return shutil.copytree(made / "shared", tmp_path / "shared")
 
 
-def test_base_is_unchanged_and_projectors_are_merged(upstream, made, weights, merged):
+def test_base_is_unchanged_and_projectors_are_merged(upstream, made, merged):
     base, found = upstream.base(), weights(made / "shared")
     for name in [name for name in base if name.startswith("multi_vector_projector.")]:
         del base[name]
@@ -52,7 +51,7 @@ def test_base_is_unchanged_and_projectors_are_merged(upstream, made, weights, me
 def test_adapters_are_those_of_the_source_in_plain_form(upstream, made):
     theirs = upstream.adapters()
     for adapter in V4.adapters:
-        found = load_file(made / "shared" / f"adapters/{adapter}/adapter_model.safetensors")
+        found = weights(made / "shared" / "adapters" / adapter)
         wanted = {
             key.replace(f".{adapter}.", ".").replace(".language_model", ""): tensor
             for key, tensor in theirs.items()
@@ -70,26 +69,14 @@ def test_scale_is_in_the_config_of_each_adapter(upstream, run, tmp_path):
     assert config["lora_alpha"] / config["r"] == pytest.approx(8 / 32**0.5)
 
 
-def test_modules_of_another_scale_are_refused(upstream, run, tmp_path):
+def test_modules_of_another_scale_are_refused(upstream, refused):
     upstream.change_adapter_config(alpha_pattern={"k_proj": 8})
-    status, _, error = run("merge", upstream.path, tmp_path / "out", "--pool", "shared")
-    assert status == 1
-    assert "rank 32 and scale 0.25 of model.layers." in error
-    assert not (tmp_path / "out").exists()
+    assert "rank 32 and scale 0.25 of model.layers." in refused(upstream.path, "--pool", "shared")
 
 
-def test_merged_pools_beside_it_stay_as_they_are(data, made, run, tmp_path):
-    assert run("merge", data, tmp_path, "--pool", "code")[0] == 0
+def test_merged_pools_beside_it_stay_as_they_are(made, run, tmp_path):
+    assert run("merge", UPSTREAM, tmp_path, "--pool", "code")[0] == 0
     assert read_record(tmp_path / "code") == read_record(made / "code")
-
-
-def test_existing_one_is_kept(data, made, run):
-    status, out, _ = run("merge", data, made, "--pool", "shared")
-    assert status == 0
-    assert "nothing to do" in out
-    status, _, error = run("merge", data, made, "--pool", "shared", "--dtype", "float32")
-    assert status == 1
-    assert "is bfloat16, not float32" in error
 
 
 def test_variant_names_its_adapters(made):

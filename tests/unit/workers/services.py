@@ -1,12 +1,14 @@
-"""A worker's service without an engine, and a client for its app."""
+"""A worker's service without an engine, a client for its app, and a tokenizer that is watched."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import numpy as np
+from tokenizers import Tokenizer
 
 from tests.fakes.frames import vector_of
 from tests.fakes.worker import FakeWorker
@@ -66,6 +68,24 @@ class FakeService:
         return Vector(vector.index, vector.tokens, vector.shape, values.tobytes())
 
     async def warm_up(self) -> None: ...
+
+
+class Watched:
+    """A tokenizer; remembers the most characters at once, and fails for texts with `surprise`."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer, self.most = tokenizer, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def encode_batch(self, texts: list[str] | list[tuple[str, str]], **options: Any) -> Any:
+        self.most = max(self.most, sum(len("".join(text)) for text in texts))
+        if any("surprise" in text for text in texts):
+            raise RuntimeError("surprise")
+        return self._tokenizer.encode_batch(texts, **options)
+
+    encode_batch_fast = encode_batch
 
 
 @asynccontextmanager

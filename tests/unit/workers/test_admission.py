@@ -35,16 +35,14 @@ def admission(clock: Clock) -> Admission:
     return Admission(100, clock)
 
 
-def enter(admission: Admission, caller: str, items: int, priority: int = 1, *, alone: bool = False) -> Stay:
-    stay = admission.enter(caller, priority, items, alone=alone)
+def enter(admission: Admission, caller: str, items: int, priority: int = 1, **alone: bool) -> Stay:
+    stay = admission.enter(caller, priority, items, **alone)
     assert isinstance(stay, Stay)
     return stay
 
 
-def refused(
-    admission: Admission, caller: str, items: int, priority: int = 1, *, alone: bool = False
-) -> float:
-    seconds = admission.enter(caller, priority, items, alone=alone)
+def refused(admission: Admission, caller: str, items: int, priority: int = 1, **alone: bool) -> float:
+    seconds = admission.enter(caller, priority, items, **alone)
     assert not isinstance(seconds, Stay)
     return seconds
 

@@ -9,18 +9,8 @@ from tests.fakes.router import eventually
 from tests.unit.workers.services import FakeService, batch, client_of, metric
 from triptych.workers.asgi import WorkerApp
 from triptych.workers.canary import Canaries, Drift
-from triptych.workers.shared.contract import (
-    DRAINING,
-    ENCODE_PATH,
-    LIVE_PATH,
-    READY_PATH,
-    STATE_HEADER,
-    EncodeRequest,
-    FrameReader,
-    Item,
-    Text,
-    Vector,
-)
+from triptych.workers.shared import contract
+from triptych.workers.shared.contract import EncodeRequest, FrameReader, Item, Text, Vector
 
 
 @pytest.fixture
@@ -42,13 +32,13 @@ async def test_drift_takes_worker_out_of_service(
 ) -> None:
     watching = asyncio.create_task(app.canaries.watch())
     async with client_of(app) as client:
-        assert (await client.get(READY_PATH)).status_code == 200
+        assert (await client.get(contract.READY_PATH)).status_code == 200
         service.drift = 0.1
         await asyncio.wait_for(watching, GUARD_SECONDS)
-        assert (await client.get(READY_PATH)).status_code == 503
-        assert (await client.get(LIVE_PATH)).status_code == 200
-        refused = await client.post(ENCODE_PATH, content=batch("a"))
-        assert (refused.status_code, refused.headers[STATE_HEADER]) == (503, DRAINING)
+        assert (await client.get(contract.READY_PATH)).status_code == 503
+        assert (await client.get(contract.LIVE_PATH)).status_code == 200
+        refused = await client.post(contract.ENCODE_PATH, content=batch("a"))
+        assert (refused.status_code, refused.headers[contract.STATE_HEADER]) == (503, contract.DRAINING)
         assert await metric(client, "canary_failures_total") == 1
         assert await metric(client, "canary_drift", canary="text") == pytest.approx(0.1, rel=0.01)
     # The operator has to know since when vectors may be wrong.
@@ -59,7 +49,7 @@ async def test_drifted_vectors_are_not_sent(service: FakeService, app: WorkerApp
     async with client_of(app) as client:
         service.gate.clear()
         service.waiting.clear()
-        held = asyncio.create_task(client.post(ENCODE_PATH, content=batch("a")))
+        held = asyncio.create_task(client.post(contract.ENCODE_PATH, content=batch("a")))
         await service.waiting.wait()
         service.drift = 0.1
         watching = asyncio.create_task(app.canaries.watch())
@@ -83,12 +73,12 @@ async def test_failed_item_wakes_canaries(service: FakeService, app: WorkerApp) 
     await app.canaries.learn()
     watching = asyncio.create_task(app.canaries.watch())
     async with client_of(app) as client:
-        await client.post(ENCODE_PATH, content=batch("a"))
-        assert (await client.get(READY_PATH)).status_code == 200
+        await client.post(contract.ENCODE_PATH, content=batch("a"))
+        assert (await client.get(contract.READY_PATH)).status_code == 200
         service.fails_after = 0
-        await client.post(ENCODE_PATH, content=batch("a"))
+        await client.post(contract.ENCODE_PATH, content=batch("a"))
         await asyncio.wait_for(watching, GUARD_SECONDS)
-        assert (await client.get(READY_PATH)).status_code == 503
+        assert (await client.get(contract.READY_PATH)).status_code == 503
 
 
 async def test_drift_during_start_is_detected() -> None:

@@ -3,22 +3,15 @@
 import msgspec
 import pytest
 
-from triptych.workers.shared.contract import (
-    Document,
-    EncodeRequest,
-    Image,
-    Item,
-    Text,
-    decode_request,
-    encode_request,
-)
+from triptych.workers.shared import contract
+from triptych.workers.shared.contract import Document, EncodeRequest, Image, Item, Text
 
 QUERY, DOCUMENT = Text("a query", "query"), Text("a document", "passage")
 
 
 def test_batch_survives_the_wire() -> None:
     batch = EncodeRequest([Item(DOCUMENT, against=0), Item(DOCUMENT)], priority=1, queries=[QUERY])
-    assert decode_request(encode_request(batch)) == batch
+    assert contract.decode_request(contract.encode_request(batch)) == batch
 
 
 @pytest.mark.parametrize("index", [-1, 1])
@@ -28,7 +21,7 @@ def test_unknown_query_index_is_refused(index: int) -> None:
         "queries": [{"type": "text", "text": "q", "role": "query"}],
     }
     with pytest.raises(msgspec.ValidationError, match="against"):
-        decode_request(msgspec.msgpack.encode(wire))
+        contract.decode_request(msgspec.msgpack.encode(wire))
 
 
 def test_requests_of_the_first_version_are_understood() -> None:
@@ -38,7 +31,7 @@ def test_requests_of_the_first_version_are_understood() -> None:
         {"content": {"type": "document", "chunks": ["a", "b"], "role": "passage"}, "normalized": False},
     ]
     sent = {"items": items, "priority": 1, "queries": [{"type": "text", "text": "q", "role": "plain"}]}
-    assert decode_request(msgspec.msgpack.encode(sent)) == EncodeRequest(
+    assert contract.decode_request(msgspec.msgpack.encode(sent)) == EncodeRequest(
         [
             Item(Text("a", "query"), dimensions=64, truncate=True),
             Item(Image(b"a"), multivector=True, against=0, adapter="code"),
@@ -56,4 +49,4 @@ def test_request_with_an_unknown_field_is_refused(part: str) -> None:
     request = {"items": [item]}
     {"request": request, "item": item, "content": content}[part]["new"] = True
     with pytest.raises(msgspec.ValidationError, match="new"):
-        decode_request(msgspec.msgpack.encode(request))
+        contract.decode_request(msgspec.msgpack.encode(request))

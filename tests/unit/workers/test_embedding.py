@@ -27,14 +27,14 @@ from triptych.workers.shared.contract import EncodeRequest, Image, Item, Text, V
 from triptych.workers.vllm_engine import WrongVectorError
 
 DIMENSIONS = 4
+Adapters = tuple[str | None, ...]
 
 
 class Engine:
     """Every value of every vector is `value`; with adapters it is the number of the request's."""
 
-    def __init__(self, value: float = 0.5, adapters: tuple[str | None, ...] = (None,)) -> None:
-        self._value = value
-        self.adapters = adapters
+    def __init__(self, value: float, adapters: Adapters) -> None:
+        self._value, self.adapters = value, adapters
 
     def params(self, _: str, extra: dict[str, Any] | None = None) -> dict[str, Any]:
         return extra or {}
@@ -43,27 +43,26 @@ class Engine:
         self, token_ids: list[int], params: dict[str, Any], priority: int, adapter: str | None
     ) -> Any:
         rows = (len(token_ids),) if params.get("multivector") else ()
-        if rows:
-            assert params.get("adapter") == adapter
+        assert not rows or params.get("adapter") == adapter
         value = self._value if adapter is None else float(self.adapters.index(adapter))
         data = torch.full((*rows, DIMENSIONS), value)
         return SimpleNamespace(outputs=SimpleNamespace(data=data), prompt_token_ids=token_ids)
 
-    async def encode(
-        self, engine_input: dict[str, Any], params: dict[str, Any], priority: int, adapter: str | None
-    ) -> Any:
-        return await self.encode_tokens(engine_input["prompt_token_ids"], params, priority, adapter)
+    async def encode(self, engine_input: dict[str, Any], *options: Any) -> Any:
+        return await self.encode_tokens(engine_input["prompt_token_ids"], *options)
 
 
-async def results(
-    request: EncodeRequest, value: float = 0.5, adapters: tuple[str | None, ...] = (None,)
-) -> list[Vector | ItemError]:
+def embedder(value: float = 0.5, adapters: Adapters = (None,), pool: str = "retrieval") -> Embedder:
     engine: Any = Engine(value, adapters)
     info = FakeWorker(dimensions=DIMENSIONS).info
-    info = msgspec.structs.replace(info, multivector_dimensions=DIMENSIONS)
+    info = msgspec.structs.replace(info, task=pool, multivector_dimensions=DIMENSIONS)
     prompter = Prompter(Tokenizer.from_file(str(UPSTREAM / "tokenizer.json")), 100)
+    return Embedder(engine, prompter, info, 0.005)
+
+
+async def results(request: EncodeRequest, **options: Any) -> list[Vector | ItemError]:
     found: list[Vector | ItemError] = []
-    for job in await Embedder(engine, prompter, info, 0.005).jobs(request):
+    for job in await embedder(**options).jobs(request):
         try:
             found.append(job if isinstance(job, ItemError) else await job())
         except ItemError as error:
@@ -75,12 +74,10 @@ async def results(
     ("pool", "chunked"), [("code", True), ("v5-small.retrieval", True), ("v3.base", False)]
 )
 def test_long_canary_is_prefilled_in_chunks_where_it_can_be(pool: str, chunked: bool) -> None:
-    engine: Any = Engine()
-    prompter: Any = None
-    info = msgspec.structs.replace(FakeWorker(dimensions=DIMENSIONS).info, task=pool)
-    [item] = Embedder(engine, prompter, info, 0.005).canaries["long text"].items
+    service = embedder(pool=pool)
+    [item] = service.canaries["long text"].items
     assert isinstance(item.content, Text)
-    assert (len(item.content.text.split()) > info.batch_tokens) == chunked
+    assert (len(item.content.text.split()) > service.info.batch_tokens) == chunked
 
 
 def test_variant_that_is_replaced_while_it_is_loaded_is_not_served(
@@ -156,9 +153,7 @@ async def test_item_with_wrong_adapter_is_refused(
 
 
 def test_every_adapter_has_its_canaries() -> None:
-    engine: Any = Engine(adapters=("zero", "one"))
-    prompter: Any = None
-    canaries = Embedder(engine, prompter, FakeWorker(dimensions=DIMENSIONS).info, 0.005).canaries
+    canaries = embedder(adapters=("zero", "one")).canaries
     found = {(name, request.items[0].adapter) for name, request in canaries.items()}
     assert {("short text, zero", "zero"), ("long text, one", "one"), ("image, one", "one")} <= found
     assert len(found) == 2 * 3
@@ -167,7 +162,7 @@ def test_every_adapter_has_its_canaries() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 async def test_vector_with_nan_or_inf_is_an_error(value: float) -> None:
     with pytest.raises(WrongVectorError):
-        await results(EncodeRequest([Item(Text("a", "query"))]), value)
+        await results(EncodeRequest([Item(Text("a", "query"))]), value=value)
 
 
 @pytest.mark.parametrize(("asked", "found"), [(1, 1), (3, 5), (5000, 4000), (70, 40_000)])

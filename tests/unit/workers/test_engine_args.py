@@ -114,10 +114,7 @@ def test_own_arguments_are_refused(
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (
-            {"enable_prefix_caching": True, "seed": 1},
-            "enable_prefix_caching is set by the worker. Remove",
-        ),
+        ({"enable_prefix_caching": True, "seed": 1}, "enable_prefix_caching is set by the worker. Remove"),
         ({"max_model_len": 4096}, "max_model_len is set by the worker (WORKER_MAX_TOKENS)"),
         ({"trust_remote_code": True}, "trust_remote_code is set"),
         ({"kv_cache_dtype": "fp8"}, "kv_cache_dtype is set"),

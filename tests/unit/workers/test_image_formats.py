@@ -7,6 +7,7 @@ import warnings
 import zlib
 from contextlib import suppress
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ def test_16_bit_grey_is_scaled(grey: int) -> None:
     assert halves(saved(Image.fromarray(pixels), "PNG")) == ((grey,) * 3, (grey,) * 3)
 
 
-@pytest.mark.parametrize(("kind", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+@pytest.mark.parametrize(("kind", "channels"), [(2, 3), (4, 2), (6, 4)])
 def test_16_bit_channels_are_scaled(kind: int, channels: int) -> None:
     row = b"\0" + struct.pack(">H", 0x4321) * 8 * channels
     data = png(8, 8, zlib.compress(row * 8), depth=16, kind=kind)
@@ -146,9 +147,7 @@ def test_aspect_ratio_is_limited(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("side", [10_001, 13_500, 40_000, 2**31 - 1])
 def test_bomb_is_refused_undecoded(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    def decoded(*_: object, **__: object) -> None:
-        raise AssertionError("decoded")
-
+    decoded = Mock()
     bomb = png(side, side, zlib.compress(bytes(1 << 20)))
     monkeypatch.setattr(pixels.Pillow.Image, "convert", decoded)
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decoded)
@@ -157,6 +156,7 @@ def test_bomb_is_refused_undecoded(side: int, monkeypatch: pytest.MonkeyPatch) -
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with pytest.raises(ItemError):
             decode_image(bomb)
+    assert not decoded.called
 
 
 def test_bomb_in_text_chunk_is_refused() -> None:
@@ -198,10 +198,7 @@ def test_broken_file_is_refused_or_decoded(form: str, at: int, junk: bytes, lost
 
 
 def test_memory_error_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def without_memory(*_: object, **__: object) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr(pixels.Pillow.Image, "convert", without_memory)
+    monkeypatch.setattr(pixels.Pillow.Image, "convert", Mock(side_effect=MemoryError))
     with pytest.raises(MemoryError):
         decode_image(saved(picture(), "PNG"))
 

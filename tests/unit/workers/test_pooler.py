@@ -15,7 +15,7 @@ from vllm import PoolingParams
 from vllm.model_executor.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
 from vllm.v1.pool.metadata import PoolingMetadata, PoolingStates
 
-from triptych.workers.plugin.model import TriptychEmbeddings
+from triptych.workers.plugin.image_models import TriptychEmbeddings
 from triptych.workers.plugin.pooler import MERGED, SpanPooler
 from triptych.workers.plugin.pooling_spec import PoolingSpec
 

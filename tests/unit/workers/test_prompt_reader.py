@@ -1,13 +1,15 @@
 """Prompts of jina-reranker-m0, and which folders are its checkpoints."""
 
-from collections.abc import Callable
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.exit_status import exit_status
 from tests.unit.checkpoints.files import edit_tensors
+from tests.unit.workers.services import Watched
 from triptych.workers.checkpoints.__main__ import cli
 from triptych.workers.checkpoints.layout import SINGLE, CheckpointError
 from triptych.workers.checkpoints.variant import identify, read_variant
@@ -48,13 +50,6 @@ def test_document_comes_before_query_and_score_token(checkpoint: Path) -> None:
     assert read._tokenizer.decode(prompt) == "**Document**:\nsaid\n**Query**:\nasked"
     assert score == SCORE_TOKEN
     assert (pair.images, pair.cut) == ([], False)
-
-
-def test_images_are_in_the_order_of_the_prompt(checkpoint: Path) -> None:
-    first, second = Image(b"asked"), Image(b"shown")
-    pair = reader(checkpoint).pair(first, second)
-    assert pair.images == [b"shown", b"asked"]
-    assert pair.prompts[0].count(PLACEHOLDER) == 2
 
 
 @pytest.mark.parametrize(
@@ -98,18 +93,12 @@ def test_placeholder_in_a_text_beside_an_image_is_refused(checkpoint: Path) -> N
     assert not pair(Text("<|image_pad|>", "query"), Text("", "passage")).images
 
 
-def test_megabytes_are_not_tokenized(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_megabytes_are_not_tokenized(checkpoint: Path) -> None:
     read = reader(checkpoint, max_tokens=2048)
-    lengths: list[int] = []
-    ids = read._ids
-
-    def counted(said: str) -> list[int]:
-        lengths.append(len(said))
-        return ids(said)
-
-    monkeypatch.setattr(read, "_ids", counted)
+    watched: Any = Watched(read._tokenizer)
+    read._tokenizer = watched
     assert read.pair(read.query(text(1_000_000)), text(1_000_000)).cut
-    assert max(lengths) < 200_000
+    assert watched.most < 200_000
 
 
 def test_context_has_room_for_two_images() -> None:
@@ -128,23 +117,12 @@ def test_published_folder_is_served_as_it_is(
     assert "needs no merge" in capsys.readouterr().err
 
 
-def _without_head(tensors: dict[str, Any]) -> None:
-    del tensors["score.2.weight"]
-
-
-def _with_other_words(tensors: dict[str, Any]) -> None:
-    tensors["model.embed_tokens.weight"] = tensors["model.embed_tokens.weight"][:, :32].contiguous()
-
-
-@pytest.mark.parametrize(
-    ("edit", "says"),
-    [(_without_head, "has no score.2.weight"), (_with_other_words, r"hidden_size 64, .* \[2432, 32\]")],
-)
-def test_damaged_folder_is_refused(
-    edit: Callable[[dict[str, Any]], None], says: str, checkpoint: Path, tmp_path: Path
-) -> None:
-    for file in checkpoint.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    edit_tensors(tmp_path / SINGLE, edit)
-    with pytest.raises(CheckpointError, match=says):
-        read_variant(tmp_path)
+def test_damaged_folder_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    damaged = shutil.copytree(checkpoint, tmp_path / "damaged")
+    words = {"model.embed_tokens.weight": torch.zeros(2432, 32)}
+    edit_tensors(damaged / SINGLE, lambda tensors: tensors.update(words))
+    with pytest.raises(CheckpointError, match=r"hidden_size 64, .* \[2432, 32\]"):
+        read_variant(damaged)
+    edit_tensors(damaged / SINGLE, lambda tensors: tensors.pop("score.2.weight"))
+    with pytest.raises(CheckpointError, match=r"has no score\.2\.weight"):
+        read_variant(damaged)

@@ -17,31 +17,15 @@ from tests.unit.workers.services import FakeService, batch, client_of, metric
 from triptych.workers.asgi import WorkerApp
 from triptych.workers.encoding import encode_batch
 from triptych.workers.settings import WorkerSettings
-from triptych.workers.shared.contract import (
-    DEAD,
-    DRAINING,
-    ENCODE_PATH,
-    INFO_PATH,
-    LIVE_PATH,
-    METRICS_PATH,
-    OVERLOADED,
-    READY_PATH,
-    ROUTER_HEADER,
-    STATE_HEADER,
-    WAIT_HEADER,
-    EncodeRequest,
-    FrameReader,
-    Item,
-    Text,
-    Vector,
-)
+from triptych.workers.shared import contract
+from triptych.workers.shared.contract import EncodeRequest, FrameReader, Item, Text, Vector
 
 TOKEN = "a-token-that-no-output-may-hold"
 
 
 async def test_items_and_tokens_are_counted() -> None:
     async with client_of(WorkerApp(FakeService(), 100)) as client:
-        reply = await client.post(ENCODE_PATH, content=batch("a", "bad", "more words"))
+        reply = await client.post(contract.ENCODE_PATH, content=batch("a", "bad", "more words"))
         assert reply.status_code == 200
         assert await metric(client, "items_total", outcome="vector") == 2
         assert await metric(client, "items_total", outcome="token_limit") == 1
@@ -58,7 +42,7 @@ async def test_items_and_tokens_are_counted() -> None:
 @pytest.mark.parametrize(("body", "status"), [(batch(), 200), (b"\xc1 nonsense", 400)])
 async def test_body_without_items(body: bytes, status: int) -> None:
     async with client_of(WorkerApp(FakeService(), 100)) as client:
-        reply = await client.post(ENCODE_PATH, content=body)
+        reply = await client.post(contract.ENCODE_PATH, content=body)
         assert reply.status_code == status
         assert bool(reply.content) == (status != 200)
 
@@ -67,10 +51,10 @@ async def test_busy_worker_is_ready_and_counts() -> None:
     service = FakeService()
     service.gate.clear()
     async with client_of(WorkerApp(service, 2)) as client:
-        held = asyncio.create_task(client.post(ENCODE_PATH, content=batch("a", "b")))
+        held = asyncio.create_task(client.post(contract.ENCODE_PATH, content=batch("a", "b")))
         await service.waiting.wait()
-        assert (await client.get(READY_PATH)).status_code == 200
-        assert (await client.post(ENCODE_PATH, content=batch("c"))).status_code == 503
+        assert (await client.get(contract.READY_PATH)).status_code == 200
+        assert (await client.post(contract.ENCODE_PATH, content=batch("c"))).status_code == 503
         assert await metric(client, "waiting_items") == 2
         assert await metric(client, "refused_batches_total", reason="overloaded") == 1
         service.gate.set()
@@ -83,7 +67,9 @@ async def test_room_is_reserved_for_refused_router() -> None:
     async with client_of(WorkerApp(service, 2)) as client:
 
         async def ask(router: str, *texts: str) -> httpx.Response:
-            return await client.post(ENCODE_PATH, content=batch(*texts), headers={ROUTER_HEADER: router})
+            return await client.post(
+                contract.ENCODE_PATH, content=batch(*texts), headers={contract.ROUTER_HEADER: router}
+            )
 
         async def held(*texts: str) -> asyncio.Task[httpx.Response]:
             service.gate.clear()
@@ -94,8 +80,8 @@ async def test_room_is_reserved_for_refused_router() -> None:
 
         first = await held("a", "b")
         refused = await ask("other", "c", "d")
-        assert (refused.status_code, refused.headers[STATE_HEADER]) == (503, OVERLOADED)
-        assert float(refused.headers[WAIT_HEADER]) > 0
+        assert (refused.status_code, refused.headers[contract.STATE_HEADER]) == (503, contract.OVERLOADED)
+        assert float(refused.headers[contract.WAIT_HEADER]) > 0
         service.gate.set()
         await first
         second = await held("a")
@@ -112,7 +98,7 @@ async def test_span_is_child_of_routers(monkeypatch: pytest.MonkeyPatch) -> None
         app = WorkerApp(FakeService(), 100)
         async with client_of(app) as client:
             headers = {"traceparent": f"00-{trace}-{parent}-01"}
-            await client.post(ENCODE_PATH, content=batch("a"), headers=headers)
+            await client.post(contract.ENCODE_PATH, content=batch("a"), headers=headers)
         await app.close()
         [span] = collector.named("encode")
     assert collector.services == {"triptych-worker"}
@@ -128,8 +114,8 @@ async def test_progress_follows_engine_steps() -> None:
     request = EncodeRequest([Item(Text("long", "query"))])
 
     async def read() -> None:
-        async for chunk in encode_batch(service, request, metrics, lambda: None, progress_seconds=0.01):
-            sent.put_nowait(chunk.data)
+        async for data, _ in encode_batch(service, request, metrics, lambda: None, progress_seconds=0.01):
+            sent.put_nowait(data)
 
     reading = asyncio.create_task(read())
     await service.waiting.wait()
@@ -180,7 +166,9 @@ async def sent(
             replied.set()
 
     async with hang_guard():
-        await app({"type": "http", "method": "POST", "path": ENCODE_PATH, "headers": []}, receive, send)
+        await app(
+            {"type": "http", "method": "POST", "path": contract.ENCODE_PATH, "headers": []}, receive, send
+        )
     return messages
 
 
@@ -205,15 +193,18 @@ async def test_engine_death_before_first_frame_is_500() -> None:
     app = WorkerApp(service, 100)
     start, _ = await sent(app, batch("a", "b"))
     assert start["status"] == 500
-    assert (STATE_HEADER.encode(), DEAD.encode()) in start["headers"]
+    assert (contract.STATE_HEADER.encode(), contract.DEAD.encode()) in start["headers"]
     async with client_of(app) as client:
-        reply = await client.post(ENCODE_PATH, content=batch("a"))
-        assert (reply.status_code, reply.headers[STATE_HEADER]) == (503, DRAINING)
-        assert (await client.get(LIVE_PATH)).status_code == 503
+        reply = await client.post(contract.ENCODE_PATH, content=batch("a"))
+        assert (reply.status_code, reply.headers[contract.STATE_HEADER]) == (503, contract.DRAINING)
+        assert (await client.get(contract.LIVE_PATH)).status_code == 503
 
 
 @pytest.mark.parametrize("header", [None, "Bearer", "Bearer x", TOKEN, f"Basic {TOKEN}", f"Bearer {TOKEN}x"])
-@pytest.mark.parametrize("path", [ENCODE_PATH, INFO_PATH, READY_PATH, METRICS_PATH, "/", "/nowhere"])
+@pytest.mark.parametrize(
+    "path",
+    [contract.ENCODE_PATH, contract.INFO_PATH, contract.READY_PATH, contract.METRICS_PATH, "/", "/nowhere"],
+)
 async def test_missing_or_wrong_token_is_401(path: str, header: str | None) -> None:
     async with client_of(WorkerApp(FakeService(), 8, SecretStr(TOKEN))) as client:
         for method in ("GET", "POST"):
@@ -236,7 +227,7 @@ def test_invalid_token_is_refused_and_hidden(token: str) -> None:
 async def test_right_token_is_served(token: SecretStr | None) -> None:
     assert TOKEN not in repr(WorkerSettings(model="m", token=token))
     async with client_of(WorkerApp(FakeService(), 8, token)) as client:
-        assert (await client.get(LIVE_PATH)).status_code == 200
+        assert (await client.get(contract.LIVE_PATH)).status_code == 200
         client.headers["Authorization"] = f"Bearer {TOKEN}"
-        assert (await client.get(READY_PATH)).status_code == 200
-        assert msgspec.json.decode((await client.get(INFO_PATH)).content)["task"] == "retrieval"
+        assert (await client.get(contract.READY_PATH)).status_code == 200
+        assert msgspec.json.decode((await client.get(contract.INFO_PATH)).content)["task"] == "retrieval"

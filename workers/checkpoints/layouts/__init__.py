@@ -2,10 +2,10 @@
 
 from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import Any
 
 from triptych.workers.checkpoints.layout import VARIANT
 from triptych.workers.checkpoints.layouts import m0, v3, v4, v5
+from triptych.workers.checkpoints.layouts.sizes import Config
 from triptych.workers.checkpoints.layouts.unmerged import Kind, Layout, MergedLayout
 from triptych.workers.shared.families import FAMILIES, Family
 
@@ -17,7 +17,7 @@ MERGED = tuple(family for family in KNOWN if family.layout in MERGED_LAYOUTS)
 """Those of them whose variants are merged from a base and adapters."""
 
 
-def recognize(folder: Path, config: dict[str, Any], names: Container[str]) -> tuple[Family, Kind, str] | None:
+def recognize(folder: Path, config: Config, names: Container[str]) -> tuple[Family, Kind, str] | None:
     """The family of a folder without `variant.json`, what the folder is, and why it cannot be served.
 
     `names` are those of its tensors. None for a model of no family.

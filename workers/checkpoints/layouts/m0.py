@@ -7,10 +7,10 @@ that is not tied to the embeddings, which scores do not need.
 
 from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import Any
 
 from triptych.workers.checkpoints.layout import SINGLE
-from triptych.workers.checkpoints.layouts.unmerged import Kind, Shapes, decoder, linear, vision
+from triptych.workers.checkpoints.layouts.sizes import Config, Shapes, decoder, linear, vision
+from triptych.workers.checkpoints.layouts.unmerged import Found
 from triptych.workers.shared.families import Family
 
 EMBEDDING = "embed_tokens.weight"
@@ -19,9 +19,7 @@ _HEAD = "score"
 _HEAD_NAMES = tuple(f"{_HEAD}.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias"))
 
 
-def kind(
-    family: Family, folder: Path, config: dict[str, Any], names: Container[str]
-) -> tuple[Kind, str] | None:
+def kind(family: Family, folder: Path, config: Config, names: Container[str]) -> Found | None:
     if ARCHITECTURE not in (config.get("architectures") or []):
         return None
     lacking = [name for name in _HEAD_NAMES if name not in names]
@@ -30,11 +28,11 @@ def kind(
     return "published", ""
 
 
-def tiny(family: Family, config: dict[str, Any]) -> Mapping[str, Shapes]:
+def tiny(family: Family, config: Config) -> Mapping[str, Shapes]:
     return {SINGLE: _tensors(config)}
 
 
-def _tensors(config: dict[str, Any]) -> Shapes:
+def _tensors(config: Config) -> Shapes:
     hidden = config["hidden_size"]
     yield from decoder(config)
     yield "lm_head.weight", (config["vocab_size"], hidden)

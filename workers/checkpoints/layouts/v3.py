@@ -9,22 +9,13 @@ jinaai/xlm-roberta-flash-implementation.
 """
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from triptych.workers.checkpoints.adapters import Adapter, Halves, Low, check_halves
 from triptych.workers.checkpoints.folders import load_json
 from triptych.workers.checkpoints.layout import CONFIG, SINGLE, CheckpointError
-from triptych.workers.checkpoints.layouts.unmerged import (
-    Kind,
-    Shapes,
-    Unmerged,
-    layers_of,
-    linear,
-    read_base,
-    refuse_lacking,
-)
+from triptych.workers.checkpoints.layouts.sizes import Config, Shapes, linear
+from triptych.workers.checkpoints.layouts.unmerged import Found, Unmerged, read_base, refuse_lacking
 from triptych.workers.checkpoints.shards import Tensor
 from triptych.workers.shared.families import Family
 
@@ -45,9 +36,7 @@ _GAP = 2
 _RANK, _ALPHA, _ROTARY_BASE = 4, 1, 20_000.0
 
 
-def kind(
-    family: Family, folder: Path, config: dict[str, Any], names: Container[str]
-) -> tuple[Kind, str] | None:
+def kind(family: Family, folder: Path, config: Config, names: Container[str]) -> Found | None:
     if ADAPTATIONS not in config or config.get("position_embedding_type") != "rotary":
         return None
     return "upstream", ""
@@ -58,16 +47,12 @@ def adapter_folders(family: Family) -> Sequence[str]:
 
 
 def read(family: Family, folder: Path, wanted: Sequence[str]) -> Unmerged:
-    config = load_json(folder / CONFIG)
-    kept, held = read_base(folder, _named)
-    modules = adapted_modules(layers_of(folder, config))
+    kept, held, layers = read_base(folder, _named)
+    modules = adapted_modules(layers)
     refuse_lacking(folder, ["roberta.emb_ln.weight", *(module + _ORIGINAL for module in modules)], held)
-    stack, rank, alpha = _stack(folder, config)
-    lacking = [adapter for adapter in wanted if adapter not in (BASE, *stack)]
-    if lacking:
-        raise CheckpointError(
-            f"{folder / CONFIG} has no {', '.join(lacking)} in {ADAPTATIONS}; fetch it again"
-        )
+    stack, rank, alpha = _stack(folder)
+    if lacking := ", ".join(adapter for adapter in wanted if adapter not in (BASE, *stack)):
+        raise CheckpointError(f"{folder / CONFIG} has no {lacking} in {ADAPTATIONS}; fetch it again")
     originals = {module: held[module + _ORIGINAL] for module in modules}
     pairs = {module: _halves(module, its.shape, len(stack), rank) for module, its in originals.items()}
     stacked = {name: its for name, its in held.items() if "lora_" in name and not name.startswith(_UNUSED)}
@@ -88,7 +73,7 @@ def _named(tensor: str) -> str | None:
     return None if unused else tensor.replace(_ORIGINAL, ".weight")
 
 
-def changes(family: Family, config: dict[str, Any], weights: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+def changes(family: Family, config: Config, weights: Mapping[str, tuple[int, ...]]) -> Config:
     return {
         "model_type": "xlm-roberta",
         "is_causal": family.causal,
@@ -105,8 +90,9 @@ def adapted_modules(layers: int) -> list[str]:
     ]
 
 
-def _stack(folder: Path, config: dict[str, Any]) -> tuple[list[str], int, float]:
+def _stack(folder: Path) -> tuple[list[str], int, float]:
     """The adapters in the order of the stack, as the pools name them, and their rank and alpha."""
+    config = load_json(folder / CONFIG)
     names, rank, alpha = config[ADAPTATIONS], config.get("lora_rank", _RANK), config.get("lora_alpha", _ALPHA)
     if not isinstance(names, list) or not isinstance(rank, int) or not isinstance(alpha, int | float):
         raise CheckpointError(
@@ -124,16 +110,15 @@ def _halves(module: str, shape: Sequence[int], adapters: int, rank: int) -> Halv
 
 
 def _part(stacked: Tensor, number: int) -> Tensor:
-    """One adapter's part of a stacked tensor."""
     nbytes = stacked.nbytes // stacked.shape[0]
-    return replace(stacked, shape=stacked.shape[1:], begin=stacked.begin + number * nbytes, nbytes=nbytes)
+    return stacked._replace(shape=stacked.shape[1:], begin=stacked.begin + number * nbytes, nbytes=nbytes)
 
 
-def tiny(family: Family, config: dict[str, Any]) -> Mapping[str, Shapes]:
+def tiny(family: Family, config: Config) -> Mapping[str, Shapes]:
     return {SINGLE: _base(config)}
 
 
-def _base(config: dict[str, Any]) -> Shapes:
+def _base(config: Config) -> Shapes:
     hidden, inner, rows = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
     for embedding, count in zip(_EMBEDDINGS, (rows, config["type_vocab_size"]), strict=True):
         yield from _adapted(config, embedding, count, hidden)
@@ -148,6 +133,6 @@ def _base(config: dict[str, Any]) -> Shapes:
         yield from linear(f"{name}.norm2", hidden)
 
 
-def _adapted(config: dict[str, Any], module: str, outputs: int, inputs: int) -> Shapes:
+def _adapted(config: Config, module: str, outputs: int, inputs: int) -> Shapes:
     yield module + _ORIGINAL, (outputs, inputs)
     yield from _halves(module, (outputs, inputs), len(config[ADAPTATIONS]), config["lora_rank"]).items()

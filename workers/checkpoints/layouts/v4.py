@@ -9,24 +9,19 @@ import math
 import re
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from triptych.workers.checkpoints.adapters import WEIGHTS, halves, read_adapters
-from triptych.workers.checkpoints.folders import load_json
-from triptych.workers.checkpoints.layout import CONFIG, PROJECTOR
-from triptych.workers.checkpoints.layouts.unmerged import (
+from triptych.workers.checkpoints.layout import PROJECTOR
+from triptych.workers.checkpoints.layouts.sizes import (
     DECODER_MODULES,
-    Kind,
+    Config,
     Shapes,
-    Unmerged,
     decoder,
     decoder_sizes,
-    layers_of,
     linear,
-    read_base,
-    refuse_lacking,
     vision,
 )
+from triptych.workers.checkpoints.layouts.unmerged import Found, Unmerged, read_base, refuse_lacking
 from triptych.workers.shared.families import Family
 
 EMBEDDING = "embed_tokens.weight"
@@ -47,9 +42,7 @@ def adapted_modules(layers: int) -> list[str]:
     return [*modules, PROJECTOR]
 
 
-def kind(
-    family: Family, folder: Path, config: dict[str, Any], names: Container[str]
-) -> tuple[Kind, str] | None:
+def kind(family: Family, folder: Path, config: Config, names: Container[str]) -> Found | None:
     if (folder / ADAPTERS / WEIGHTS).exists():
         return "upstream", ""
     if config.get("model_type") != MODEL_TYPE:
@@ -65,20 +58,20 @@ def adapter_folders(family: Family) -> Sequence[str]:
 
 
 def read(family: Family, folder: Path, wanted: Sequence[str]) -> Unmerged:
-    kept, held = read_base(folder, str)
+    kept, held, layers = read_base(folder, str)
     refuse_lacking(folder, [f"{PROJECTOR}.bias"], held)
     weights = {
         re.sub(r"^model\.layers\.", _LAYERS, name).removesuffix(".weight"): tensor
         for name, tensor in held.items()
     }
-    modules = adapted_modules(layers_of(folder, load_json(folder / CONFIG)))
+    modules = adapted_modules(layers)
     refuse_lacking(folder, modules, weights)
     adapted = {module: weights[module] for module in modules}
     suffixes = {adapter: f".{adapter}" for adapter in family.adapters}
     return Unmerged(kept, read_adapters(folder / ADAPTERS, adapted, suffixes, wanted))
 
 
-def changes(family: Family, config: dict[str, Any], weights: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+def changes(family: Family, config: Config, weights: Mapping[str, tuple[int, ...]]) -> Config:
     return {
         "model_type": MODEL_TYPE,
         "multi_vector_projector_dim": weights[f"{PROJECTOR}.weight"][0],
@@ -87,7 +80,7 @@ def changes(family: Family, config: dict[str, Any], weights: Mapping[str, tuple[
     }
 
 
-def tiny(family: Family, config: dict[str, Any]) -> Mapping[str, Shapes]:
+def tiny(family: Family, config: Config) -> Mapping[str, Shapes]:
     base = list(_base(config))
     count = max(LEAST_SHARDS, sum(math.prod(shape) for _, shape in base) // SHARD_VALUES)
     per_shard = -(-len(base) // count)
@@ -98,7 +91,7 @@ def tiny(family: Family, config: dict[str, Any]) -> Mapping[str, Shapes]:
     return shards | {f"{ADAPTERS}/{WEIGHTS}": _adapters(family, config)}
 
 
-def _base(config: dict[str, Any]) -> Shapes:
+def _base(config: Config) -> Shapes:
     yield from decoder(config)
     yield from linear(PROJECTOR, PROJECTOR_DIMENSIONS, config["hidden_size"])
     tower = config["vision_config"]
@@ -107,7 +100,7 @@ def _base(config: dict[str, Any]) -> Shapes:
     yield from vision(tower, width, tower["out_hidden_size"], mlp, norm_bias=False)
 
 
-def _adapters(family: Family, config: dict[str, Any]) -> Shapes:
+def _adapters(family: Family, config: Config) -> Shapes:
     layer = decoder_sizes(config) | {PROJECTOR: (PROJECTOR_DIMENSIONS, config["hidden_size"])}
     for module in adapted_modules(config["num_hidden_layers"]):
         shape = layer[module.removeprefix(_LAYERS).split(".", 1)[-1]]

@@ -8,22 +8,11 @@ and `LlamaForCausalLM` (`model.layers.N...`). EuroBERT is a Llama whose attentio
 
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from triptych.workers.checkpoints.adapters import WEIGHTS, Adapter, halves, read_adapters
-from triptych.workers.checkpoints.folders import load_json
-from triptych.workers.checkpoints.layout import CONFIG, SINGLE
-from triptych.workers.checkpoints.layouts.unmerged import (
-    DECODER_MODULES,
-    Kind,
-    Shapes,
-    Unmerged,
-    decoder,
-    decoder_sizes,
-    layers_of,
-    read_base,
-    refuse_lacking,
-)
+from triptych.workers.checkpoints.layout import SINGLE
+from triptych.workers.checkpoints.layouts.sizes import DECODER_MODULES, Config, Shapes, decoder, decoder_sizes
+from triptych.workers.checkpoints.layouts.unmerged import Found, Unmerged, read_base, refuse_lacking
 from triptych.workers.shared.families import Family
 
 EMBEDDING = "embed_tokens.weight"
@@ -33,9 +22,7 @@ RANK = 32
 _PREFIX = "model."
 
 
-def kind(
-    family: Family, folder: Path, config: dict[str, Any], names: Container[str]
-) -> tuple[Kind, str] | None:
+def kind(family: Family, folder: Path, config: Config, names: Container[str]) -> Found | None:
     if config.get("model_type") != MODEL_TYPE or config.get("is_decoder", True) != family.causal:
         return None
     return "upstream", ""
@@ -46,13 +33,9 @@ def adapter_folders(family: Family) -> Sequence[str]:
 
 
 def read(family: Family, folder: Path, wanted: Sequence[str]) -> Unmerged:
-    kept, _ = read_base(folder, _named)
+    kept, _, layers = read_base(folder, _named)
     base = Unmerged(kept, {}).weights
-    modules = [
-        f"layers.{layer}.{module}"
-        for layer in range(layers_of(folder, load_json(folder / CONFIG)))
-        for module in DECODER_MODULES
-    ]
+    modules = [f"layers.{layer}.{module}" for layer in range(layers) for module in DECODER_MODULES]
     needed = [EMBEDDING, "norm.weight", *(f"{module}.weight" for module in modules)]
     refuse_lacking(folder, [_PREFIX + name for name in needed], base)
     weights = {module: base[f"{_PREFIX}{module}.weight"] for module in modules}
@@ -67,7 +50,7 @@ def _named(tensor: str) -> str | None:
     return None if tensor.startswith("lm_head.") else _PREFIX + tensor.removeprefix(_PREFIX)
 
 
-def changes(family: Family, config: dict[str, Any], weights: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+def changes(family: Family, config: Config, weights: Mapping[str, tuple[int, ...]]) -> Config:
     return {
         "model_type": "qwen3" if family.causal else "llama",
         "is_causal": family.causal,
@@ -79,12 +62,12 @@ def changes(family: Family, config: dict[str, Any], weights: Mapping[str, tuple[
     }
 
 
-def tiny(family: Family, config: dict[str, Any]) -> Mapping[str, Shapes]:
+def tiny(family: Family, config: Config) -> Mapping[str, Shapes]:
     adapters = {f"{folder}/{WEIGHTS}": _adapter(config) for folder in adapter_folders(family)}
     return {SINGLE: decoder(config, prefix="", bias=False), **adapters}
 
 
-def _adapter(config: dict[str, Any]) -> Shapes:
+def _adapter(config: Config) -> Shapes:
     for layer in range(config["num_hidden_layers"]):
         for module, shape in decoder_sizes(config).items():
             yield from halves(f"layers.{layer}.{module}", shape, RANK).items()

@@ -75,12 +75,7 @@ class AsyncLLM:
         return cls(**args)
 
     async def encode(
-        self,
-        engine_input: dict[str, Any],
-        params: PoolingParams,
-        request_id: str,
-        lora_request: None,
-        priority: int,
+        self, engine_input: Any, params: PoolingParams, request_id: str, lora_request: None, priority: int
     ) -> AsyncIterator[Any]:
         answer = asyncio.get_running_loop().create_future()
         tokens = engine_input["prompt_token_ids"]
@@ -146,15 +141,8 @@ class AsyncLLM:
         seed = zlib.crc32(array("q", tokens), self._seed)
         vector = np.random.default_rng(seed).standard_normal(shape, np.float32)
         vector /= np.linalg.norm(vector, axis=-1, keepdims=True)
-        return SimpleNamespace(prompt_token_ids=tokens, outputs=SimpleNamespace(data=_Tensor(vector)))
-
-
-class _Tensor:
-    def __init__(self, array: np.ndarray) -> None:
-        self._array = array
-
-    def numpy(self) -> np.ndarray:
-        return self._array
+        data = SimpleNamespace(numpy=lambda: vector)
+        return SimpleNamespace(prompt_token_ids=tokens, outputs=SimpleNamespace(data=data))
 
 
 for _name, _content in {

@@ -1,13 +1,20 @@
-"""The model: vLLM's Qwen2.5-VL with a pooler instead of the language head."""
+"""The models that read images: vLLM's Qwen2.5-VL with our pooler instead of a head, and its ranker."""
 
 from typing import Any
 
 import torch
+from vllm.config import VllmConfig
+from vllm.model_executor.models.jina_vl import JinaVLForSequenceClassification
 from vllm.model_executor.models.qwen2_5_vl import (
     Qwen2_5_VLDummyInputsBuilder,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLMultiModalProcessor,
     Qwen2_5_VLProcessingInfo,
+)
+from vllm.model_executor.models.qwen2_vl import (
+    Qwen2VLDummyInputsBuilder,
+    Qwen2VLMultiModalProcessor,
+    Qwen2VLProcessingInfo,
 )
 from vllm.model_executor.models.utils import WeightsMapper
 from vllm.multimodal import MULTIMODAL_REGISTRY
@@ -22,7 +29,7 @@ from triptych.workers.plugin.pooler import MERGED, Pooled
     dummy_inputs=Qwen2_5_VLDummyInputsBuilder,
 )
 class TriptychEmbeddings(Pooled, Qwen2_5_VLForConditionalGeneration):
-    """A merged or a shared variant. The config's `multi_vector_dimensions` is 0 if it has no projector."""
+    """jina-embeddings-v4, merged or shared. `multi_vector_dimensions` is 0 without a projector."""
 
     hf_to_vllm_mapper = WeightsMapper(
         orig_to_new_prefix={
@@ -43,3 +50,18 @@ class TriptychEmbeddings(Pooled, Qwen2_5_VLForConditionalGeneration):
         if mm_features:
             return super().get_mrope_input_positions(input_tokens, mm_features)
         return torch.arange(len(input_tokens)).expand(3, -1), 0
+
+
+# vLLM's processor for this model reverses the images; before 0.32 it leaves the order of their hashes.
+@MULTIMODAL_REGISTRY.register_processor(
+    Qwen2VLMultiModalProcessor, info=Qwen2VLProcessingInfo, dummy_inputs=Qwen2VLDummyInputsBuilder
+)
+class TriptychRanker(JinaVLForSequenceClassification):
+    """jina-reranker-m0."""
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        text = vllm_config.model_config.hf_config.get_text_config()
+        text.num_labels = 1
+        # Tied, the output head, which scores do not need, takes no memory.
+        text.tie_word_embeddings = True
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
