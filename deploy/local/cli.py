@@ -14,7 +14,6 @@ from triptych.deploy.common import machine, variants
 from triptych.deploy.common.child_process import ChildProcess
 from triptych.deploy.common.variants import DEMO_WARNING, Models
 from triptych.deploy.install import NoAnswer
-from triptych.deploy.local.memory_check import check_memory
 from triptych.deploy.local.output import Output
 from triptych.deploy.local.specs import PlanError, normalized, plan_router, plan_workers, with_token
 from triptych.deploy.local.supervisor import GaveUp, Spec, Supervisor
@@ -81,9 +80,9 @@ def make_plan() -> tuple[DeploySettings, Models, Spec, list[Spec]]:
     gpus = usable if settings.gpus is None else settings.gpus
     chosen = variants.choose(settings, has_gpu=bool(gpus))
     environ = with_token(normalized(os.environ))
-    workers = plan_workers(settings, chosen, environ, gpus, len(os.sched_getaffinity(0)))
-    if gpus:
-        check_memory(workers, chosen, machine.gpu_memory())
+    memory = machine.gpu_memory() if gpus else {}
+    sizes = {gpu: memory.get(gpu) for gpu in gpus}
+    workers = plan_workers(settings, chosen, environ, sizes, len(os.sched_getaffinity(0)))
     router = plan_router(workers, environ)
     for spec in (router, *workers):
         if reason := why_taken(spec.host, spec.port):

@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from triptych.deploy.common.environments import QUIET, gpu_share_env, with_own_key
+from triptych.deploy.common.gpu_memory import verdict, weights_gib
 from triptych.deploy.common.readiness import reachable
 from triptych.deploy.common.variants import Models
 from triptych.deploy.local.supervisor import Spec
 from triptych.deploy.settings import DeploySettings
 from triptych.router.pool.targets import document_of
 from triptych.router.settings import RouterSettings
+from triptych.workers.settings import WorkerSettings
 from triptych.workers.shared.contract import PoolName
 from triptych.workers.shared.strict_settings import read_settings
 
@@ -58,12 +60,13 @@ def plan_workers(
     settings: DeploySettings,
     models: Models,
     environ: Mapping[str, str],
-    gpus: Sequence[str],
+    gpus: Mapping[str, float | None],
     cores: int,
 ) -> list[Spec]:
     """The workers, in the order of their ports; a pool's workers go on different GPUs.
 
-    `environ` is the operator's environment. It overrides the defaults here. Raises `PlanError`.
+    `environ` is the operator's environment. It overrides the defaults here. `gpus` have their memory in GiB,
+    None if unknown. Raises `PlanError`, also when an engine cannot start in its share of a GPU.
     """
     if taken := [f"{name} (use {instead})" for name, instead in OURS.items() if name in environ]:
         raise PlanError(f"set by the deployment itself, so take it out: {', '.join(taken)}")
@@ -74,19 +77,22 @@ def plan_workers(
         for pool, replicas in settings.pools.items()
         if replica < replicas
     ]
-    groups = _place(pools, gpus, int(environ.get("WORKER_TENSOR_PARALLEL", "1")))
+    groups = _place(pools, [*gpus], int(environ.get("WORKER_TENSOR_PARALLEL", "1")))
     sharing = Counter(groups)
     seen: Counter[PoolName] = Counter()
     workers = []
     for port, (pool, group) in enumerate(zip(pools, groups, strict=True), settings.worker_port):
+        name = f"{pool}-{seen[pool]}"
         own = {"WORKER_MODEL": models.folders[pool], "WORKER_TASK": pool, "WORKER_PORT": str(port)}
         if group:
+            if pool not in models.demo:
+                _check_memory(name, pool, models, sharing[group], {gpu: gpus[gpu] for gpu in group})
             env = gpu_share_env(1 / sharing[group])
             own["CUDA_VISIBLE_DEVICES"] = ",".join(group)
         else:
             env = _cpu_env(max(1, cores // len(pools)), pool in models.demo)
         spec = Spec(
-            name=f"{pool}-{seen[pool]}",
+            name=name,
             argv=(sys.executable, "-m", "triptych.workers"),
             env={**QUIET, **env, **environ, **own},
             host=reachable(environ.get("WORKER_HOST", WORKER_HOST)),
@@ -146,6 +152,28 @@ def _place(pools: Sequence[PoolName], gpus: Sequence[str], size: int) -> list[Gr
         total[group] += 1
         places.append(group)
     return places
+
+
+def _check_memory(
+    name: str, pool: PoolName, models: Models, sharing: int, group: Mapping[str, float | None]
+) -> None:
+    """Raises `PlanError` when an engine cannot start on `group`, which it shares with `sharing` workers."""
+    model = models.folders[pool]
+    found = verdict(
+        # The other settings are the operator's, from the environment.
+        read_settings(WorkerSettings, model=model, task=pool),
+        1 / sharing if sharing > 1 else len(group),
+        # Variants are as large as the checkpoint that they will be merged from.
+        weights_gib(model, pool) or weights_gib(models.sources.get(pool, model), pool),
+        min(group.values(), key=lambda gib: gib or 0),
+    )
+    if found.holds == "no":
+        shared = f" {sharing} workers share GPU {next(iter(group))}." if sharing > 1 else ""
+        raise PlanError(
+            f"{name} cannot start: {found.text}.{shared} Serve fewer pools (DEPLOY_POOLS=code), "
+            "use more or larger GPUs (DEPLOY_GPUS), take shorter inputs (WORKER_MAX_TOKENS), or the demo "
+            "(DEPLOY_MODEL=demo)"
+        )
 
 
 def _cpu_env(threads: int, demo: bool) -> dict[str, str]:

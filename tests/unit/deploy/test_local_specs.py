@@ -21,7 +21,7 @@ MODELS = Models({pool: f"/variants/{pool}" for pool in POOLS}, (), demo=frozense
 def plan(
     environ: dict[str, str] | None = None, gpus: tuple[str, ...] = (), cores: int = 8, **settings: Any
 ) -> list[Spec]:
-    return plan_workers(DeploySettings(**settings), MODELS, environ or {}, gpus, cores)
+    return plan_workers(DeploySettings(**settings), MODELS, environ or {}, dict.fromkeys(gpus), cores)
 
 
 def test_pool_variant_and_port_of_workers() -> None:
@@ -82,7 +82,7 @@ def test_settings_of_the_deployment_are_refused(name: str) -> None:
 
 
 def plan_all(environ: dict[str, str], **settings: Any) -> tuple[Spec, list[Spec]]:
-    workers = plan_workers(DeploySettings(**settings), MODELS, environ, (), 2)
+    workers = plan_workers(DeploySettings(**settings), MODELS, environ, {}, 2)
     return plan_router(workers, environ), workers
 
 
