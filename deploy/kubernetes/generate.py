@@ -43,8 +43,8 @@ def main() -> None:
 
 
 def plain() -> str:
-    """The manifests of the default values."""
-    return HEADER + template()
+    """The manifests of the default values, without those of `helm test`."""
+    return HEADER + template("--skip-tests")
 
 
 def schema() -> str:

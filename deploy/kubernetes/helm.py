@@ -35,8 +35,8 @@ def helm(*arguments: str | Path) -> str:
 
 
 def template(*arguments: str | Path) -> str:
-    """The manifests of the release `triptych` in the namespace `triptych`, without those of `helm test`."""
-    return helm("template", "triptych", CHART, "--namespace", "triptych", "--skip-tests", *arguments)
+    """The manifests of the release `triptych` in the namespace `triptych`."""
+    return helm("template", "triptych", CHART, "--namespace", "triptych", *arguments)
 
 
 def _binary() -> Path:

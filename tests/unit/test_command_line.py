@@ -34,6 +34,9 @@ def commands(group: click.Group, *names: str) -> Iterator[tuple[tuple[str, ...],
 ALL = dict(commands(command.cli))
 
 
+MAIN = "from triptych.__main__ import main; main()"
+
+
 def run(
     *arguments: str,
     without: tuple[str, ...] = (),
