@@ -1,7 +1,6 @@
 """Fake children on free ports, and helpers that wait for them."""
 
 import asyncio
-import contextlib
 import io
 import json
 import os
@@ -9,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.fakes.hang_guard import GUARD_SECONDS
@@ -80,12 +78,3 @@ def nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> No
     (binaries / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
     (binaries / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{binaries}:/usr/bin:/bin")
-
-
-def wait_gone(pids: list[int]) -> list[int]:
-    """Wait until the processes have ended; returns those that have not."""
-    running = []
-    for pid in pids:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            running.append(psutil.Process(pid))
-    return [process.pid for process in psutil.wait_procs(running, GUARD_SECONDS)[1]]

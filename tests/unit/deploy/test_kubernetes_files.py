@@ -31,6 +31,7 @@ from triptych.workers.settings import WorkerSettings
 
 # Time beyond a process's drain time, for the end of an engine or a slow node.
 MARGIN_SECONDS = 15
+PLAIN_PODS = [pod for pod in PODS if pod.manifest.stem == "plain"]
 
 
 def test_objects_are_valid() -> None:

@@ -1,6 +1,5 @@
 """The supervisor kills children that hang, and only those."""
 
-import asyncio
 import os
 import signal
 from pathlib import Path
@@ -9,7 +8,7 @@ import pytest
 
 from tests.fakes.clock import skip
 from tests.fakes.router import eventually
-from tests.unit.deploy.fakes import Fakes, wait_gone
+from tests.unit.deploy.fakes import Fakes
 from triptych.deploy.local.supervisor import LIVE_QUESTIONS
 
 # A child of a busy machine answers at least one question in this time.
@@ -24,7 +23,6 @@ async def test_hanging_child_is_restarted(start, fakes: Fakes, name: str) -> Non
     stopped = run.pid(name)
     os.kill(stopped, signal.SIGSTOP)
     await eventually(lambda: fakes.events().count(f"{name} ready") == 2)
-    assert await asyncio.to_thread(wait_gone, [stopped]) == []
     assert f"{name} does not answer /live for 3 s; killing it" in run.text.getvalue()
     assert f"{name} was ended by SIGKILL; death 1" in run.text.getvalue()
 
