@@ -17,10 +17,6 @@ MAX_LINE_BYTES = 1 << 16
 PROBE_SECONDS = 0.25
 
 
-class StartFailed(RuntimeError):
-    """A process has ended or was not ready in time; its own log says why."""
-
-
 class ChildProcess:
     """A running process in its own session. Its group ends when this process ends, even by SIGKILL.
 
@@ -81,15 +77,15 @@ class ChildProcess:
         return False
 
     async def until(self, probe: Callable[[], Awaitable[bool]], seconds: float, name: str) -> None:
-        """The same, but after an error or `seconds` the process is ended. Raises `StartFailed`."""
+        """The same, but after an error or `seconds` the process is ended. Raises `RuntimeError`."""
         try:
             async with asyncio.timeout(seconds):
                 if not await self.ready(probe):
-                    raise StartFailed(f"{name} ended with {self.code} while it started; its log says why")
+                    raise RuntimeError(f"{name} ended with {self.code} while it started; its log says why")
         except BaseException as error:
             await self.stop(0)
             if isinstance(error, TimeoutError):
-                raise StartFailed(f"{name} is not ready after {seconds:g} s") from None
+                raise RuntimeError(f"{name} is not ready after {seconds:g} s") from None
             raise
 
     def kill(self) -> None:

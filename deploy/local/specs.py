@@ -16,7 +16,7 @@ from triptych.router.pool.targets import document_of
 from triptych.router.settings import RouterSettings
 from triptych.workers.settings import WorkerSettings
 from triptych.workers.shared.contract import PoolName
-from triptych.workers.shared.strict_settings import read_settings
+from triptych.workers.shared.strict_settings import SettingsError, read_settings
 
 # Settings that differ for each process, and the setting to use instead. They are refused in the environment.
 OURS = {
@@ -32,10 +32,6 @@ PREFIXES = ("DEPLOY_", "ROUTER_", "WORKER_")
 Group = tuple[str, ...]
 
 
-class PlanError(ValueError):
-    """The settings contradict each other or the machine; the text names the settings."""
-
-
 def normalized(environ: Mapping[str, str]) -> dict[str, str]:
     """`environ` as the settings classes read it: names of settings in upper case, empty ones left out."""
     named = {
@@ -47,11 +43,11 @@ def normalized(environ: Mapping[str, str]) -> dict[str, str]:
 def with_token(environ: Mapping[str, str]) -> dict[str, str]:
     """`environ` with the token that router and workers share: the operator's, or a new one.
 
-    Raises `PlanError` when the operator set two different ones.
+    Raises `SettingsError` when the operator set two different ones.
     """
     given = {environ[name] for name in ("ROUTER_WORKER_TOKEN", "WORKER_TOKEN") if environ.get(name)}
     if len(given) > 1:
-        raise PlanError("ROUTER_WORKER_TOKEN and WORKER_TOKEN differ; set one of them")
+        raise SettingsError("ROUTER_WORKER_TOKEN and WORKER_TOKEN differ; set one of them")
     token = given.pop() if given else secrets.token_urlsafe(32)
     return {**environ, "ROUTER_WORKER_TOKEN": token, "WORKER_TOKEN": token}
 
@@ -66,10 +62,10 @@ def plan_workers(
     """The workers, in the order of their ports; a pool's workers go on different GPUs.
 
     `environ` is the operator's environment. It overrides the defaults here. `gpus` have their memory in GiB,
-    None if unknown. Raises `PlanError`, also when an engine cannot start in its share of a GPU.
+    None if unknown. Raises `SettingsError`, also when an engine cannot start in its share of a GPU.
     """
     if taken := [f"{name} (use {instead})" for name, instead in OURS.items() if name in environ]:
-        raise PlanError(f"set by the deployment itself, so take it out: {', '.join(taken)}")
+        raise SettingsError(f"set by the deployment itself, so take it out: {', '.join(taken)}")
     # A pool's workers are apart, so that they go on different GPUs.
     pools = [
         pool
@@ -108,7 +104,7 @@ def plan_workers(
 
 
 def plan_router(workers: Sequence[Spec], environ: Mapping[str, str]) -> Spec:
-    """The router, with the addresses of the workers. Raises `PlanError` or `SettingsError`."""
+    """The router, with the addresses of the workers. Raises `SettingsError`."""
     document = document_of(
         (spec.pool, None, f"[{spec.host}]:{spec.port}" if ":" in spec.host else f"{spec.host}:{spec.port}")
         for spec in workers
@@ -117,9 +113,9 @@ def plan_router(workers: Sequence[Spec], environ: Mapping[str, str]) -> Spec:
     # The operator's settings come from the environment, as in the router itself.
     settings = read_settings(RouterSettings, workers=document)
     if settings.port == 0:
-        raise PlanError("ROUTER_PORT: 0 is a random port; choose one")
+        raise SettingsError("ROUTER_PORT: 0 is a random port; choose one")
     if settings.port in {spec.port for spec in workers}:
-        raise PlanError("ROUTER_PORT is one of the workers' ports; change it or DEPLOY_WORKER_PORT")
+        raise SettingsError("ROUTER_PORT is one of the workers' ports; change it or DEPLOY_WORKER_PORT")
     env, key = with_own_key({**environ, "ROUTER_WORKERS": json.dumps(document)}, "deploy.local")
     return Spec(
         name="router",
@@ -139,7 +135,7 @@ def _place(pools: Sequence[PoolName], gpus: Sequence[str], size: int) -> list[Gr
     if not gpus:
         return [()] * len(pools)
     if len(gpus) < size:
-        raise PlanError(
+        raise SettingsError(
             f"WORKER_TENSOR_PARALLEL is {size}, but there are {len(gpus)} GPUs to use (DEPLOY_GPUS)"
         )
     groups = [tuple(gpus[start : start + size]) for start in range(0, len(gpus) - size + 1, size)]
@@ -157,7 +153,7 @@ def _place(pools: Sequence[PoolName], gpus: Sequence[str], size: int) -> list[Gr
 def _check_memory(
     name: str, pool: PoolName, models: Models, sharing: int, group: Mapping[str, float | None]
 ) -> None:
-    """Raises `PlanError` when an engine cannot start on `group`, which it shares with `sharing` workers."""
+    """Raises `SettingsError` when an engine cannot start on `group`, shared by `sharing` workers."""
     model = models.folders[pool]
     found = verdict(
         # The other settings are the operator's, from the environment.
@@ -169,7 +165,7 @@ def _check_memory(
     )
     if found.holds == "no":
         shared = f" {sharing} workers share GPU {next(iter(group))}." if sharing > 1 else ""
-        raise PlanError(
+        raise SettingsError(
             f"{name} cannot start: {found.text}.{shared} Serve fewer pools (DEPLOY_POOLS=code), "
             "use more or larger GPUs (DEPLOY_GPUS), take shorter inputs (WORKER_MAX_TOKENS), or the demo "
             "(DEPLOY_MODEL=demo)"

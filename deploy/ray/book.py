@@ -85,14 +85,11 @@ class Book:
 
     def members(self, now: float) -> list[Member]:
         """The workers that serve."""
-        self._members = _alive(self._members, now)
-        members = (member for member, _ in self._members.values())
-        return sorted(members, key=lambda member: (member.pool, member.address))
+        return sorted(_alive(self._members, now), key=lambda member: (member.pool, member.address))
 
     def routers(self, now: float) -> list[RouterReport]:
         """The last report of each router that serves."""
-        self._routers = _alive(self._routers, now)
-        return sorted((report for report, _ in self._routers.values()), key=lambda report: report.url)
+        return sorted(_alive(self._routers, now), key=lambda report: report.url)
 
     def document(self, now: float) -> Groups | None:
         """The workers in the format of Prometheus' `http_sd`, None while the book is incomplete."""
@@ -123,5 +120,8 @@ class Book:
         return not any(address in report.known for report in self.routers(now))
 
 
-def _alive(leases: dict[str, tuple[T, float]], now: float) -> dict[str, tuple[T, float]]:
-    return {id: lease for id, lease in leases.items() if now - lease[1] <= LEASE_SECONDS}
+def _alive(leases: dict[str, tuple[T, float]], now: float) -> list[T]:
+    """Whose leases have not ended; the others are forgotten."""
+    for id in [id for id, (_, renewed) in leases.items() if now - renewed > LEASE_SECONDS]:
+        del leases[id]
+    return [owner for owner, _ in leases.values()]

@@ -12,10 +12,9 @@ from triptych.deploy.common.gpu_memory import verdict
 from triptych.deploy.ray.config import ClusterConfig, Pool
 from triptych.deploy.ray.nodes import Node
 from triptych.deploy.ray.ray_private import labels_match
-from triptych.deploy.ray.text_table import table
+from triptych.deploy.ray.status import ROUTERS, table
 from triptych.workers.shared.contract import PoolName
 
-ROUTERS = "routers"
 # Sums of GPU parts such as 0.33 are not exact.
 TOLERANCE = 1e-6
 

@@ -7,7 +7,6 @@ from typing import Any
 from triptych.deploy.ray.book import Overview
 from triptych.deploy.ray.config import Autoscaling, ClusterConfig
 from triptych.deploy.ray.pressure import Pressure
-from triptych.deploy.ray.text_table import table
 from triptych.workers.shared.contract import PoolName
 
 RUNNING = "RUNNING"
@@ -168,3 +167,11 @@ def _states(application: Any) -> dict[str, int]:
 def _others(states: Mapping[str, int]) -> str:
     others = [f"{count} {state.lower()}" for state, count in states.items() if state != RUNNING]
     return f" ({', '.join(others)})" if others else ""
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table with left-aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]

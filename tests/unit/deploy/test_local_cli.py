@@ -16,7 +16,6 @@ from triptych.deploy.common import machine
 from triptych.deploy.common.variants import Models, Step
 from triptych.deploy.local import cli
 from triptych.deploy.local.cli import main, make_plan, serve
-from triptych.deploy.local.specs import PlanError
 from triptych.deploy.local.supervisor import Spec
 from triptych.deploy.settings import DeploySettings
 from triptych.loadtests.server_processes import free_port
@@ -87,14 +86,14 @@ def test_settings_are_case_insensitive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("worker_token", "the-operators-own-token")
     assert {spec.token for spec in make_plan()[3]} == {"the-operators-own-token"}
     monkeypatch.setenv("worker_model", "other")
-    with pytest.raises(PlanError, match="WORKER_MODEL"):
+    with pytest.raises(SettingsError, match="WORKER_MODEL"):
         make_plan()
 
 
 def test_host_that_is_not_here_names_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     # 192.0.2.0/24 is for documentation.
     monkeypatch.setenv("ROUTER_HOST", "192.0.2.250")
-    with pytest.raises(PlanError, match="ROUTER_HOST"):
+    with pytest.raises(SettingsError, match="ROUTER_HOST"):
         make_plan()
 
 
@@ -130,7 +129,7 @@ def smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
 
 def test_broken_driver_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     smi(tmp_path, monkeypatch, "echo 'Failed to initialize NVML'; exit 18")
-    with pytest.raises(PlanError, match="Failed to initialize NVML"):
+    with pytest.raises(SettingsError, match="Failed to initialize NVML"):
         make_plan()
 
 
@@ -180,11 +179,11 @@ def test_too_little_gpu_memory_is_refused(
     if said is None:
         make_plan()
         return
-    with pytest.raises((PlanError, SettingsError), match=said):
+    with pytest.raises(SettingsError, match=said):
         make_plan()
 
 
 def test_a_missing_engine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(PlanError, match=r"pip install 'triptych\[gpu\]' or 'triptych\[cpu\]'"):
+    with pytest.raises(SettingsError, match=r"pip install 'triptych\[gpu\]' or 'triptych\[cpu\]'"):
         make_plan()

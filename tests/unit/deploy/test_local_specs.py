@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from triptych.deploy.common.variants import Models
-from triptych.deploy.local.specs import PlanError, plan_router, plan_workers, with_token
+from triptych.deploy.local.specs import plan_router, plan_workers, with_token
 from triptych.deploy.local.supervisor import Spec
 from triptych.deploy.settings import DeploySettings
 from triptych.router.access.keys import KeyRing, read_keys
 from triptych.workers.shared.contract import POOLS
+from triptych.workers.shared.strict_settings import SettingsError
 
 MODELS = Models({pool: f"/variants/{pool}" for pool in POOLS}, (), demo=frozenset(POOLS))
 
@@ -71,13 +72,13 @@ def test_pool_is_spread_over_gpus(gpus: tuple[str, ...]) -> None:
 def test_tensor_parallel_groups_gpus() -> None:
     workers = plan({"WORKER_TENSOR_PARALLEL": "2"}, gpus=("0", "1", "2", "3"), pools={"retrieval": 2})
     assert [spec.env["CUDA_VISIBLE_DEVICES"] for spec in workers] == ["0,1", "2,3"]
-    with pytest.raises(PlanError, match="WORKER_TENSOR_PARALLEL is 2, but there are 1"):
+    with pytest.raises(SettingsError, match="WORKER_TENSOR_PARALLEL is 2, but there are 1"):
         plan({"WORKER_TENSOR_PARALLEL": "2"}, gpus=("0",))
 
 
 @pytest.mark.parametrize("name", ["WORKER_MODEL", "WORKER_TASK", "WORKER_PORT", "ROUTER_WORKERS"])
 def test_settings_of_the_deployment_are_refused(name: str) -> None:
-    with pytest.raises(PlanError, match=name):
+    with pytest.raises(SettingsError, match=name):
         plan({name: "x"})
 
 
@@ -100,7 +101,7 @@ def test_router_knows_all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("port", "said"), [("8102", "one of the workers' ports"), ("0", "random port")])
 def test_wrong_router_port_is_refused(monkeypatch: pytest.MonkeyPatch, port: str, said: str) -> None:
     monkeypatch.setenv("ROUTER_PORT", port)
-    with pytest.raises(PlanError, match=f"ROUTER_PORT.*{said}"):
+    with pytest.raises(SettingsError, match=f"ROUTER_PORT.*{said}"):
         plan_all({})
 
 
@@ -123,7 +124,7 @@ def test_operators_token_is_kept(name: str) -> None:
 
 
 def test_different_tokens_are_refused() -> None:
-    with pytest.raises(PlanError, match="differ") as caught:
+    with pytest.raises(SettingsError, match="differ") as caught:
         with_token({"ROUTER_WORKER_TOKEN": "one-of-two-tokens", "WORKER_TOKEN": "the-other-token"})
     assert "token" not in str(caught.value).replace("ROUTER_WORKER_TOKEN", "").replace("WORKER_TOKEN", "")
 
