@@ -115,7 +115,11 @@ class Supervisor:
             else:
                 await child.drained()
                 code = child.exited.result()
-                why = _ended(code)
+                why = (
+                    f"was ended by {signal.Signals(-code).name}"
+                    if code < 0
+                    else f"ended with exit code {code}"
+                )
                 if ready_at is not None:
                     was_ready, served = True, self.clock() - ready_at
             deaths = 1 if served >= WINDOW_SECONDS else deaths + 1
@@ -184,19 +188,12 @@ class Supervisor:
                 self.output.say(f"{self.clock() - started:.0f} s: waiting for {names}")
 
     async def _end_all(self) -> None:
-        running = {name: child for name, child in self.children.items() if child.code is None}
-        if running:
+        if any(child.code is None for child in self.children.values()):
             self.output.say("stopping")
         # The router first: it needs the workers to finish the requests that it has accepted.
-        router = running.pop(self.router.name, None)
-        for children in ([router] if router else [], running.values()):
+        for group in ([self.router], self.workers):
+            children = [self.children[spec.name] for spec in group if spec.name in self.children]
             await asyncio.gather(*(child.stop(self.stop_seconds) for child in children))
-
-
-def _ended(code: int) -> str:
-    if code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
-    return f"ended with exit code {code}"
 
 
 def _obituary(spec: Spec, child: ChildProcess | None, why: str) -> str:

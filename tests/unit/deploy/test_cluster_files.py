@@ -6,31 +6,21 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import cli
 
 from tests.unit.deploy.manifests import (
-    CLUSTERS,
-    CONFIG,
     DOCKERFILE,
-    KUBERNETES_PAGE,
-    MANIFESTS,
     PAGE,
     PODS,
     ROOT,
     each_cluster,
     ray_commands,
 )
-from triptych.deploy.env_example import CLASSES
 from triptych.deploy.install import NEWEST, OLDEST
 from triptych.deploy.ray.config import ClusterConfig, parse_config
 from triptych.deploy.ray.ray_private import labels_match
-
-SYSTEMD = sorted((ROOT / "deploy/systemd").iterdir())
-EVERYTHING = [*CLUSTERS, *MANIFESTS, CONFIG, DOCKERFILE, PAGE, KUBERNETES_PAGE, *SYSTEMD]
-FIELDS = {its.model_config["env_prefix"]: its.model_fields for its in CLASSES}
 
 
 def start_commands(cluster: dict[str, Any]) -> list[str]:
@@ -85,12 +75,6 @@ def test_aws_routers_are_not_on_gpu_nodes() -> None:
     assert sum(kinds[name]["min_workers"] for name in workers if "labels" in kinds[name]) >= 1
     assert cluster["max_workers"] >= sum(kinds[name]["max_workers"] for name in workers)
     assert kinds["router"]["worker_setup_commands"] == cluster["setup_commands"]
-
-
-@pytest.mark.parametrize("path", EVERYTHING, ids=lambda path: path.name)
-def test_named_settings_exist(path: Path) -> None:
-    for prefix, name in re.findall(r"\b(DEPLOY_|ROUTER_|WORKER_)([A-Z_]*[A-Z])\b", path.read_text()):
-        assert name.lower() in FIELDS[prefix], f"{prefix}{name}"
 
 
 @each_cluster

@@ -10,8 +10,6 @@ from triptych.deploy.ray.config import ConfigError, parse_config, read_config
 from triptych.deploy.ray.pool_worker import worker_environment
 from triptych.workers.settings import WorkerSettings
 
-EXAMPLES = Path(__file__).parents[3] / "deploy" / "ray" / "examples"
-
 
 def pools(**its: Any) -> dict[str, Any]:
     return {"pools": {"code": {"model": "m", **its}}}
@@ -59,11 +57,6 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
         broken.write_bytes(content)
         with pytest.raises(ConfigError, match="broken"):
             read_config(broken)
-
-
-@pytest.mark.parametrize("name", ["cluster", "demo"])
-def test_examples_are_valid(name: str) -> None:
-    assert read_config(EXAMPLES / f"{name}.yaml").pools
 
 
 def test_settings_as_environment(monkeypatch: pytest.MonkeyPatch) -> None:
