@@ -42,6 +42,10 @@ class Load:
         await asyncio.gather(*self._clients)
         await self._client.aclose()
 
+    @property
+    def answered(self) -> int:
+        return len(self._answers)
+
     def check(self, *right: np.ndarray) -> Counter[int]:
         """Fail unless every reply is a right vector; returns how often each of `right` was the reply.
 
