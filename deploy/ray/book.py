@@ -66,7 +66,6 @@ class Book:
         self._flows: defaultdict[PoolName, Flow] = defaultdict(Flow)
 
     def beat(self, member: Member, now: float) -> None:
-        """A worker renews its lease."""
         self._members[member.id] = member, now
 
     def leave(self, id: str, now: float) -> None:
@@ -84,7 +83,6 @@ class Book:
         return self.document(now)
 
     def members(self, now: float) -> list[Member]:
-        """The workers that serve."""
         return sorted(_alive(self._members, now), key=lambda member: (member.pool, member.address))
 
     def routers(self, now: float) -> list[RouterReport]:
@@ -106,7 +104,6 @@ class Book:
         return sum((report.pressures.get(pool, Pressure()) for report in routers), flow)
 
     def overview(self, now: float) -> Overview:
-        """All workers and routers, and the load of each pool if known."""
         pressures = {pool: self.pressure(pool, now) for pool in BY_POOL}
         known = {pool: pressure for pool, pressure in pressures.items() if pressure is not None}
         return Overview(self.members(now), self.routers(now), known)

@@ -120,7 +120,6 @@ class DirectoryClient:
 
 
 def node_address() -> str:
-    """The address of this node in the cluster."""
     address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     return address
 

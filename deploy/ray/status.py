@@ -72,7 +72,6 @@ class Status:
 
     @property
     def line(self) -> str:
-        """The status in one line."""
         parts = [
             f"{name} {len(pool.replicas)}/{pool.wanted}" + _others(pool.states)
             for name, pool in self.pools.items()
@@ -129,7 +128,6 @@ def read_status(
 
 
 def render(status: Status) -> str:
-    """The status as a table."""
     rows = [["pool", "state", "replicas", "wanted", "waiting", "running", "tokens/s", "where"]]
     for name, pool in status.pools.items():
         load = (pool.waiting_tokens, pool.running_tokens, pool.tokens_per_second)
