@@ -4,11 +4,12 @@ import hashlib
 import json
 import os
 from collections import Counter
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
-from triptych.deploy.common.variants import Models
+from triptych.deploy.common.variants import Models, choose
 from triptych.deploy.local.specs import plan_router, plan_workers, with_token
 from triptych.deploy.local.supervisor import Spec
 from triptych.deploy.settings import DeploySettings
@@ -74,6 +75,30 @@ def test_tensor_parallel_groups_gpus() -> None:
     assert [spec.env["CUDA_VISIBLE_DEVICES"] for spec in workers] == ["0,1", "2,3"]
     with pytest.raises(SettingsError, match="WORKER_TENSOR_PARALLEL is 2, but there are 1"):
         plan({"WORKER_TENSOR_PARALLEL": "2"}, gpus=("0",))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "gib", "environ", "said"),
+    [
+        ("0", 24, {}, "DEPLOY_POOLS"),
+        ("0", 24, {"DEPLOY_POOLS": "retrieval,code"}, None),
+        ("012", 12, {}, None),
+        ("01", 12, {}, "2 workers share GPU 0"),
+        ("0", 8, {"DEPLOY_POOLS": "code"}, "code-0 cannot start"),
+        ("0", 24, {"DEPLOY_MODEL": "demo"}, None),
+        ("0", 8, {"DEPLOY_POOLS": "code,v3.base", "DEPLOY_MODELS": "v3=demo"}, "code-0 cannot start"),
+        ("0", None, {}, None),
+    ],
+)
+def test_too_little_gpu_memory_is_refused(
+    monkeypatch: pytest.MonkeyPatch, gpus: str, gib: float | None, environ: dict[str, str], said: str | None
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    settings = DeploySettings()
+    models = choose(settings, has_gpu=True)
+    with pytest.raises(SettingsError, match=said) if said else nullcontext():
+        plan_workers(settings, models, {}, dict.fromkeys(gpus, gib), cores=8)
 
 
 @pytest.mark.parametrize("name", ["WORKER_MODEL", "WORKER_TASK", "WORKER_PORT", "ROUTER_WORKERS"])

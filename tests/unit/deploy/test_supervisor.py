@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,34 +102,33 @@ async def test_restarts_back_off(start, fakes: Fakes, served: int, delays: list[
     assert others == [run.pid("router"), run.pid("b")]
 
 
-@pytest.mark.parametrize("code", [1, os.EX_CONFIG])
-async def test_later_failed_start_ends_nothing(start, fakes: Fakes, tmp_path: Path, code: int) -> None:
-    gone = tmp_path / "gone"
-    run = start(fakes.spec("router"), [fakes.spec("a", exit_code=code, exit_file=str(gone)), fakes.spec("b")])
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("#!/bin/sh\nexit 1", "a ended with exit code 1"),
+        (f"#!/bin/sh\nexit {os.EX_CONFIG}", f"a ended with exit code {os.EX_CONFIG}"),
+        (None, "a cannot be started ([Errno 2] No such file or directory"),
+    ],
+)
+async def test_later_failed_start_ends_nothing(
+    start, fakes: Fakes, tmp_path: Path, program: str | None, said: str
+) -> None:
+    a, python = fakes.spec("a"), tmp_path / "python"
+    python.symlink_to(sys.executable)
+    run = start(fakes.spec("router"), [replace(a, argv=(str(python), *a.argv[1:])), fakes.spec("b")])
     await run.ready()
-    gone.touch()
-    os.kill(run.pid("a"), signal.SIGKILL)
-    await eventually(lambda: fakes.events().count("a start") > 5 or run.task.done())
-    gone.unlink()
-    await eventually(lambda: fakes.events().count("a ready") == 2 or run.task.done())
-    assert not run.task.done()
-    assert fakes.events().count("router start") == fakes.events().count("b start") == 1
-
-
-async def test_failed_fork_is_retried(start, fakes: Fakes, tmp_path: Path) -> None:
-    a, link = fakes.spec("a"), tmp_path / "python"
-    target = a.argv[0]
-    link.symlink_to(target)
-    run = start(fakes.spec("router"), [replace(a, argv=(str(link), *a.argv[1:])), fakes.spec("b")])
-    await run.ready()
-    link.unlink()
+    python.unlink()
+    if program is not None:
+        python.write_text(program)
+        python.chmod(0o755)
     os.kill(run.pid("a"), signal.SIGKILL)
     await eventually(lambda: len(run.delays) > 5 or run.task.done())
-    link.symlink_to(target)
+    python.unlink(missing_ok=True)
+    python.symlink_to(sys.executable)
     await eventually(lambda: fakes.events().count("a ready") == 2 or run.task.done())
     assert not run.task.done()
     assert run.delays[:6] == [1, 2, 4, 8, 16, 30]
-    assert "a cannot be started ([Errno 2] No such file or directory" in run.text.getvalue()
+    assert said in run.text.getvalue()
     assert fakes.events().count("router start") == fakes.events().count("b start") == 1
 
 
