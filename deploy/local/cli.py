@@ -107,15 +107,13 @@ async def serve(settings: DeploySettings, models: Models, router: Spec, workers:
 
     if models.demo:
         output.say(DEMO_WARNING)
-    stopping = asyncio.Event()
-    _on_signals(stopping.set)
+    stopping: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    _on_signals(lambda: stopping.done() or stopping.set_result(0))
     for step in models.steps:
         output.say(step.title)
         child = ChildProcess(step.argv, os.environ)
-        events: list[asyncio.Future[int]] = [child.exited, asyncio.create_task(stopping.wait())]
-        await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
-        events[1].cancel()
-        if stopping.is_set():
+        await asyncio.wait([child.exited, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if stopping.done():
             await child.stop(STEP_STOP_SECONDS)
             output.say("stopped")
             return 0
@@ -127,11 +125,7 @@ async def serve(settings: DeploySettings, models: Models, router: Spec, workers:
             )
             return 1
     supervisor = Supervisor(
-        router,
-        workers,
-        output=output,
-        stop_seconds=settings.stop_seconds,
-        on_ready=on_ready,
+        router, workers, output=output, stop_seconds=settings.stop_seconds, on_ready=on_ready
     )
     _on_signals(supervisor.stop)
     await supervisor.run()
@@ -139,7 +133,7 @@ async def serve(settings: DeploySettings, models: Models, router: Spec, workers:
     return 0
 
 
-def _on_signals(stop: Callable[[], None]) -> None:
+def _on_signals(stop: Callable[[], object]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # nohup has SIGHUP ignored.

@@ -37,14 +37,10 @@ ALL = dict(commands(command.cli))
 MAIN = "from triptych.__main__ import main; main()"
 
 
-def run(
-    *arguments: str,
-    without: tuple[str, ...] = (),
-    program: str = "from triptych.__main__ import main; main()",
-) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, without: tuple[str, ...] = (), code: str = MAIN) -> subprocess.CompletedProcess[str]:
     """`triptych` in a process of its own, where the packages `without` are not installed."""
     blocked = f"import sys; sys.modules |= dict.fromkeys({without!r})\n"
-    argv = [sys.executable, "-c", blocked + program, *arguments]
+    argv = [sys.executable, "-c", blocked + code, *arguments]
     return subprocess.run(argv, capture_output=True, text=True, timeout=GUARD_SECONDS, check=False)
 
 
@@ -57,7 +53,7 @@ for name in {}:
 
 def test_help_has_an_example_and_needs_no_engine() -> None:
     names = [(), *(name for name in ALL if name[0] not in PASSED_ON)]
-    done = run(program=HELP.format(names), without=("torch", "vllm", "ray", "locust", "transformers"))
+    done = run(code=HELP.format(names), without=("torch", "vllm", "ray", "locust", "transformers"))
     assert done.returncode == 0, done.stderr
     for name, page in zip(names, done.stdout.split("Usage: triptych")[1:], strict=True):
         assert f"    {' '.join(['triptych', *name])}" in page

@@ -9,6 +9,7 @@ from ray.serve._private.constants import REPLICA_HEALTH_CHECK_UNHEALTHY_THRESHOL
 
 from tests.unit.deploy.manifests import (
     CONFIG,
+    MANIFESTS,
     PODS,
     RAY_SERVICE,
     Pod,
@@ -18,6 +19,7 @@ from tests.unit.deploy.manifests import (
     groups,
     has_known_fields,
     pod_named,
+    pods_of,
     ray_commands,
     ray_service,
     serve_config,
@@ -31,7 +33,6 @@ from triptych.workers.settings import WorkerSettings
 
 # Time beyond a process's drain time, for the end of an engine or a slow node.
 MARGIN_SECONDS = 15
-PLAIN_PODS = [pod for pod in PODS if pod.manifest.stem == "plain"]
 
 
 def test_objects_are_valid() -> None:
@@ -118,9 +119,7 @@ def test_hanging_replica_ends_in_30_s() -> None:
     assert pod_named("head").environment["RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS"] == "1"
 
 
-@pytest.mark.parametrize(
-    "pod", [pod for pod in PODS if pod.manifest.stem == "plain"], ids=lambda pod: pod.name
-)
+@pytest.mark.parametrize("pod", pods_of(documents(MANIFESTS[0])), ids=lambda pod: pod.name)
 def test_pods_have_time_to_drain(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in pod.environment.items():
         monkeypatch.setenv(name, value)
