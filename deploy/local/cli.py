@@ -107,8 +107,9 @@ async def serve(settings: DeploySettings, models: Models, router: Spec, workers:
 
     if models.demo:
         output.say(DEMO_WARNING)
+    # A signal cancels it.
     stopping: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    _on_signals(lambda: stopping.done() or stopping.set_result(0))
+    _on_signals(stopping.cancel)
     for step in models.steps:
         output.say(step.title)
         child = ChildProcess(step.argv, os.environ)
