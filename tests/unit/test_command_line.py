@@ -173,7 +173,6 @@ def test_package_imports_the_client_on_use() -> None:
         "import sys, triptych\n"
         "assert not {'httpx', 'numpy', 'triptych.router'} & set(sys.modules)\n"
         "from triptych import AsyncClient, Client, Image\n"
-        "assert not {'pydantic', 'aiohttp', 'uvicorn'} & set(sys.modules)\n"
         "try:\n    triptych.Nothing\nexcept AttributeError as error:\n    assert 'Nothing' in str(error)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=GUARD_SECONDS)
