@@ -31,15 +31,9 @@ def embed_script(*options: str) -> list[str]:
 
 async def run(url: str, key: str | None) -> int:
     script, *tasks = embed_script()
-    script = script.replace("http://triptych-router:8080", url)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        script,
-        *tasks,
-        stderr=asyncio.subprocess.DEVNULL,
-        env={**os.environ, **({"API_KEY": key} if key else {})},
-    )
+    argv = [sys.executable, "-c", script.replace("http://triptych-router:8080", url), *tasks]
+    env = os.environ | ({"API_KEY": key} if key else {})
+    process = await asyncio.create_subprocess_exec(*argv, stderr=asyncio.subprocess.DEVNULL, env=env)
     return await process.wait()
 
 

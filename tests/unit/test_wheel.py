@@ -17,17 +17,6 @@ FOLDERS = ("router", "workers", "deploy", "loadtests")
 PYTHONS = ("3.11", "3.12", "3.13")
 
 
-def tracked() -> list[str]:
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [name for name in listed.stdout.splitlines() if os.path.lexists(ROOT / name)]
-
-
 def run(*command: object, path: Path | str = "") -> str:
     """Output of a command that has to succeed, outside of the checkout; it imports from `path` first."""
     environment = os.environ | {"PYTHONPATH": str(path)}
@@ -36,6 +25,11 @@ def run(*command: object, path: Path | str = "") -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def tracked() -> list[str]:
+    listed = run("git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard")
+    return [name for name in listed.splitlines() if os.path.lexists(ROOT / name)]
 
 
 @pytest.fixture(scope="module")
