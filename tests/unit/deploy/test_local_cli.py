@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes.hang_guard import hang_guard
 from tests.fakes.router import eventually
-from tests.unit.deploy.fakes import nvidia_smi
+from tests.unit.deploy.fakes import Driver
 from triptych.deploy.common import machine
 from triptych.deploy.common.variants import Models, Step
 from triptych.deploy.local import cli
@@ -133,8 +133,8 @@ esac
     ("script", "said"),
     [("echo 'Failed to initialize NVML'; exit 18", "Failed to initialize NVML"), (GPU, "a GPU of 24 GiB")],
 )
-def test_driver_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, said: str) -> None:
-    nvidia_smi(tmp_path, monkeypatch, script)
+def test_driver_is_asked(monkeypatch: pytest.MonkeyPatch, driver: Driver, script: str, said: str) -> None:
+    driver(script)
     monkeypatch.setattr(machine.importlib.metadata, "version", lambda _: "0.32.0")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(SettingsError, match=said):
