@@ -88,8 +88,7 @@ def check_fit(config: ClusterConfig, nodes: Sequence[Node], weights: Mapping[Poo
     routers = Pool.model_construct(
         model="", cpus=its.cpus, labels=its.labels, replicas=count, replicas_per_node=1
     )
-    everything: dict[str, Pool] = {name: pool for name, pool in config.pools.items()}
-    everything[ROUTERS] = routers
+    everything: dict[str, Pool] = {**config.pools, ROUTERS: routers}
     fewest = {name: pool.fewest for name, pool in everything.items()}
     fewest_fit = _place(machines, everything, fewest)
     most_fit = _place(machines, everything, {name: pool.most for name, pool in everything.items()})
