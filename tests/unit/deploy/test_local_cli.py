@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from triptych.deploy.local import cli
 from triptych.deploy.local.cli import main, make_plan, serve
 from triptych.deploy.local.supervisor import Spec
 from triptych.deploy.settings import DeploySettings
-from triptych.loadtests.server_processes import free_port
 from triptych.workers.shared.strict_settings import SettingsError
 
 SPEC = Spec(name="router", argv=(), env={}, host="127.0.0.1", port=1)
@@ -31,21 +29,6 @@ def step(title: str, script: str, *arguments: str) -> Step:
 @pytest.fixture(autouse=True)
 def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.mark.parametrize("setting", ["ROUTER_PORT", "DEPLOY_WORKER_PORT"])
-def test_port_in_use_is_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, setting: str
-) -> None:
-    monkeypatch.setenv("ROUTER_PORT", str(free_port()))
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        monkeypatch.setenv(setting, str(port))
-        assert main() == os.EX_CONFIG
-    said = capsys.readouterr().err
-    assert f"127.0.0.1:{port}" in said
-    assert setting in said
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
