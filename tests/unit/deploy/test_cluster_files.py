@@ -10,14 +10,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import cli
 
-from tests.unit.deploy.manifests import (
-    DOCKERFILE,
-    PAGE,
-    PODS,
-    ROOT,
-    each_cluster,
-    ray_commands,
-)
+from tests.unit.deploy.manifests import DOCKERFILE, PAGE, PODS, ROOT, each_cluster, ray_commands
 from triptych.deploy.install import NEWEST, OLDEST
 from triptych.deploy.ray.config import ClusterConfig, parse_config
 from triptych.deploy.ray.ray_private import labels_match

@@ -85,10 +85,7 @@ async def test_signal_stops_the_making_of_a_checkpoint(
     capsys: pytest.CaptureFixture[str], number: signal.Signals
 ) -> None:
     script = "import sys, time; open(sys.argv[1], 'w').close(); time.sleep(3600)"
-    steps = (
-        step("first", script, "began"),
-        step("second", "raise SystemExit('not to be run')"),
-    )
+    steps = (step("first", script, "began"), step("second", "raise SystemExit('not to be run')"))
     serving = asyncio.create_task(serve(DeploySettings(), Models({}, steps), SPEC, []))
     await eventually(Path("began").exists)
     os.kill(os.getpid(), number)
