@@ -89,15 +89,19 @@ class Supervisor:
     async def run(self) -> None:
         """Run until all children have ended. Raises `GaveUp` when the deployment cannot start."""
         keepers = [asyncio.create_task(self._keep(spec)) for spec in (self.router, *self.workers)]
-        reporter = asyncio.create_task(self._report())
         stopping = asyncio.create_task(self._stop.wait())
+        started = self.clock()
         try:
-            done, _ = await asyncio.wait([*keepers, stopping], return_when=asyncio.FIRST_COMPLETED)
+            first = partial(asyncio.wait, [*keepers, stopping], return_when=asyncio.FIRST_COMPLETED)
+            while not (done := (await first(timeout=REPORT_SECONDS))[0]):
+                if self._waiting:
+                    names = ", ".join(sorted(self._waiting))
+                    self.output.say(f"{self.clock() - started:.0f} s: waiting for {names}")
             for task in done - {stopping}:
                 await task  # It ends only by an exception.
         finally:
             # No child starts after this; all that run are in `children`.
-            others = [*keepers, *self._watchers.values(), reporter, stopping]
+            others = [*keepers, *self._watchers.values(), stopping]
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
@@ -178,14 +182,6 @@ class Supervisor:
         silence = max(self.live_seconds, closed)
         self.output.say(f"{spec.name} does not answer /live for {silence:g} s; killing it")
         child.kill()
-
-    async def _report(self) -> None:
-        started = self.clock()
-        while True:
-            await asyncio.sleep(REPORT_SECONDS)
-            if self._waiting:
-                names = ", ".join(sorted(self._waiting))
-                self.output.say(f"{self.clock() - started:.0f} s: waiting for {names}")
 
     async def _end_all(self) -> None:
         if any(child.code is None for child in self.children.values()):
