@@ -38,7 +38,6 @@ class ChildProcess:
         so set it to False in a process with several threads.
         """
         self._loop = asyncio.get_running_loop()
-        self._on_line = on_line
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self.exited: asyncio.Future[int] = self._loop.create_future()
         self._popen = subprocess.Popen(
@@ -60,7 +59,7 @@ class ChildProcess:
             self._pidfd = os.pidfd_open(self.pid)
             undo.pop_all()
         self._loop.add_reader(self._pidfd, self._reap)
-        self._reading = self._loop.create_task(self._read()) if on_line else None
+        self._reading = self._loop.create_task(self._read(on_line)) if on_line else None
 
     @property
     def code(self) -> int | None:
@@ -118,26 +117,21 @@ class ChildProcess:
             self._guard.kill()
         self.exited.set_result(self._popen.wait())
 
-    async def _read(self) -> None:
+    async def _read(self, on_line: Callable[[str], None]) -> None:
         assert self._popen.stdout is not None
         stream = asyncio.StreamReader()
         transport, _ = await self._loop.connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(stream), self._popen.stdout
         )
-        rest = b""
-        while data := await stream.read(MAX_LINE_BYTES):
+        data, rest = b"\n", b""
+        while data:
+            data = await stream.read(MAX_LINE_BYTES)
             *lines, rest = (rest + data).split(b"\n")
-            if len(rest) >= MAX_LINE_BYTES:
+            if rest and (len(rest) >= MAX_LINE_BYTES or not data):
                 lines, rest = [*lines, rest], b""
             for line in lines:
-                self._hand_over(line)
-        if rest:
-            self._hand_over(rest)
+                # A progress bar overwrites itself with carriage returns. Its last state is enough.
+                text = line.decode(errors="replace").rstrip("\r").rpartition("\r")[2]
+                self.tail.append(text)
+                on_line(text)
         transport.close()
-
-    def _hand_over(self, line: bytes) -> None:
-        assert self._on_line is not None
-        # A progress bar overwrites itself with carriage returns. Its last state is enough.
-        text = line.decode(errors="replace").rstrip("\r").rpartition("\r")[2]
-        self.tail.append(text)
-        self._on_line(text)
