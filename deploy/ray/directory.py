@@ -49,19 +49,16 @@ class Directory:
 
 def directory(name: str) -> Any:
     """The actor of the deployment `name`; it is started on the head if there is none."""
-    return (
-        ray.remote(Directory)
-        .options(
-            name=f"{name}-directory",
-            namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            max_restarts=-1,
-            num_cpus=0,
-            resources=ON_THE_HEAD,
-        )
-        .remote()
+    actor = ray.remote(Directory).options(
+        name=f"{name}-directory",
+        namespace=NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+        max_restarts=-1,
+        num_cpus=0,
+        resources=ON_THE_HEAD,
     )
+    return actor.remote()
 
 
 def find_directory(name: str) -> Any | None:
