@@ -140,12 +140,10 @@ def _place(pools: Sequence[PoolName], gpus: Sequence[str], size: int) -> list[Gr
         )
     groups = [tuple(gpus[start : start + size]) for start in range(0, len(gpus) - size + 1, size)]
     placed: Counter[tuple[Group, PoolName]] = Counter()
-    total: Counter[Group] = Counter()
-    places = []
+    places: list[Group] = []
     for pool in pools:
-        group = min(groups, key=lambda group: (placed[group, pool], total[group]))
+        group = min(groups, key=lambda group: (placed[group, pool], places.count(group)))
         placed[group, pool] += 1
-        total[group] += 1
         places.append(group)
     return places
 
