@@ -22,7 +22,6 @@ Written by `python -m deploy.env_example`, from the settings classes.
 
 
 def render() -> str:
-    """Every setting: its description, its name and its default."""
     parts = [_comment(HEADER)]
     for settings in CLASSES:
         parts.append(_comment((settings.__doc__ or "").splitlines()[0], "## "))

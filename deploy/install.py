@@ -34,7 +34,11 @@ TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 CUDA_ONLY = ("torchaudio", "torchcodec")
 UNFINISHED = "unfinished"
 # The extras that can be asked for. `dev` contains the others.
-EXTRAS = ("dev", "loadtest", "ray")
+EXTRAS = {
+    "dev": "also what the tests and checks need",
+    "loadtest": "also what load tests need",
+    "ray": "also Ray, for a cluster",
+}
 # uv does not read pip's configuration. Its options for pip's settings:
 UV_OPTIONS = {
     "index-url": "--default-index",
@@ -70,16 +74,14 @@ class NoAnswer(Exception):
 def main() -> int:
     parser = argparse.ArgumentParser(description="Set up .venv for this machine.")
     parser.add_argument("--engine", choices=("auto", "cpu", "gpu"), default="auto", help="default: auto")
-    parser.add_argument("--ray", action="store_true", help="also Ray, for a cluster")
-    parser.add_argument("--loadtest", action="store_true", help="also what load tests need")
-    parser.add_argument("--dev", action="store_true", help="also what the tests and checks need")
+    for extra, about in EXTRAS.items():
+        parser.add_argument(f"--{extra}", dest="extras", action="append_const", const=extra, help=about)
     options = parser.parse_args()
     try:
         check_python(HERE)
         # Of two commands in one clone, the second waits for the first.
         fcntl.flock(os.open(ROOT, os.O_RDONLY), fcntl.LOCK_EX)
-        wanted = {extra for extra in EXTRAS if getattr(options, extra)}
-        Installation(ROOT).set_up(options.engine, wanted)
+        Installation(ROOT).set_up(options.engine, {*(options.extras or ())})
     except Failed as reason:
         print(f"\nsetup: {reason}", file=sys.stderr)
         return 1
@@ -91,11 +93,9 @@ def main() -> int:
 def check_python(version: tuple[int, ...]) -> None:
     """Refuse a Python without builds of the engine, and any system but Linux."""
     if not OLDEST <= version <= NEWEST:
-        raise Failed(
-            "Python 3.{} to 3.{} is needed; {} is {}.{}.\nName another: make PYTHON=python3.12 ...".format(
-                OLDEST[1], NEWEST[1], sys.executable, *version
-            )
-        )
+        its = f"{sys.executable} is {version[0]}.{version[1]}"
+        needed = f"Python 3.{OLDEST[1]} to 3.{NEWEST[1]} is needed; {its}."
+        raise Failed(f"{needed}\nName another: make PYTHON=python3.12 ...")
     if platform.system() != "Linux":
         raise Failed(f"vLLM runs on Linux; this is {platform.system()}.")
 
@@ -122,7 +122,7 @@ def run(command: list[str], *, visible: bool = False) -> str:
     done = subprocess.run(command, capture_output=not visible, text=True, cwd=ROOT)
     if done.returncode != 0:
         said = "" if visible else "\n" + (done.stdout + done.stderr).strip()[-4000:]
-        raise Failed("`{}` failed with exit code {}{}".format(" ".join(command), done.returncode, said))
+        raise Failed(f"`{' '.join(command)}` failed with exit code {done.returncode}{said}")
     return done.stdout or ""
 
 
@@ -238,10 +238,8 @@ class Installation:
         listed = self.run([self.python, "-m", "pip", "--disable-pip-version-check", "config", "list"])
         settings: dict[str, str] = {}
         for section in ("global.", "install.", ":env:."):
-            for line in listed.splitlines():
-                name, _, value = line.partition("=")
-                if name.startswith(section):
-                    settings[name[len(section) :]] = ast.literal_eval(value)
+            for name, value in re.findall(f"^{section}(.*?)=(.*)$", listed, re.MULTILINE):
+                settings[name] = ast.literal_eval(value)
         # pip compares the versions of all indexes; uv stops at the first index with the package, unless told.
         options = ["--index-strategy", "unsafe-best-match"]
         for name, option in UV_OPTIONS.items():

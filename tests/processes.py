@@ -1,11 +1,7 @@
-"""Looking at process trees, and waiting for processes by event."""
+"""Looking at process trees, and waiting for processes to end."""
 
 import asyncio
-import os
-import select
-from collections.abc import Iterable
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Sequence
 from statistics import median
 
 import psutil
@@ -13,51 +9,22 @@ import psutil
 from tests.fakes.hang_guard import GUARD_SECONDS
 
 
-def descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[psutil.Process]:
     """All processes below `pid`."""
-    found, queue = [], [pid]
-    while queue:
-        below = []
-        for children in Path(f"/proc/{queue.pop()}/task").glob("*/children"):
-            with suppress(OSError):
-                below += [int(child) for child in children.read_text().split()]
-        found += below
-        queue += below
-    return found
+    return psutil.Process(pid).children(recursive=True)
 
 
-def name_of(pid: int) -> str:
-    """How the process is called: its title where it set one, else its command line; "" once it is gone."""
+def command(process: psutil.Process) -> str:
+    """Its title where it set one, else its command line; "" once it is gone."""
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        return f"{Path(f'/proc/{pid}/comm').read_text().strip()} {command}"
-    except OSError:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
         return ""
 
 
-def pidfds_of(pids: Iterable[int]) -> list[int]:
-    """To wait for these; one that has ended already is left out."""
-    pidfds = []
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            pidfds.append(os.pidfd_open(pid))
-    return pidfds
-
-
-def wait_gone(pidfds: list[int], seconds: float = GUARD_SECONDS) -> bool:
-    """Whether every process has ended within that time."""
-    left = set(pidfds)
-    poll = select.poll()
-    for pidfd in left:
-        poll.register(pidfd, select.POLLIN)
-    while left:
-        ended = poll.poll(seconds * 1000)
-        if not ended:
-            return False
-        for pidfd, _ in ended:
-            poll.unregister(pidfd)
-            left.discard(pidfd)
-    return True
+def wait_gone(processes: Sequence[psutil.Process]) -> bool:
+    """Whether every process ends."""
+    return not psutil.wait_procs(processes, GUARD_SECONDS)[1]
 
 
 class Watch:

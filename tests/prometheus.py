@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 import yaml
 
 from tests.fakes.hang_guard import hang_guard
-from triptych.loadtests.server_processes import free_port
+from triptych.loadtests.server_processes import Process, free_port
 
 ROOT = Path(__file__).parents[1]
 MONITORING = ROOT / "deploy" / "monitoring"
@@ -62,15 +63,21 @@ def panels() -> dict[str, list[str]]:
     }
 
 
+def promtool(*arguments: object) -> None:
+    """Run `promtool`, which has to find no fault."""
+    done = subprocess.run([tool("promtool"), *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@dataclass
 class Prometheus:
     """A running Prometheus."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        self._client = client
+    client: httpx.AsyncClient
 
     async def query(self, expression: str) -> list[dict[str, Any]]:
         """The series that `expression` has now. Fails if it is invalid."""
-        reply = await self._client.get("/api/v1/query", params={"query": expression})
+        reply = await self.client.get("/api/v1/query", params={"query": expression})
         assert reply.status_code == 200, f"{expression}: {reply.text}"
         found: list[dict[str, Any]] = reply.json()["data"]["result"]
         return found
@@ -87,28 +94,13 @@ async def prometheus(folder: Path, jobs: Sequence[dict[str, Any]]) -> AsyncItera
     """Prometheus with the scrape configurations `jobs`, which it scrapes five times a second."""
     config = folder / "prometheus.yml"
     config.write_text(yaml.safe_dump({"global": {"scrape_interval": "200ms"}, "scrape_configs": list(jobs)}))
-    port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        tool("prometheus"),
-        f"--config.file={config}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-        "--log.level=error",
-    )
+    address = f"127.0.0.1:{free_port()}"
+    argv = [f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
+    argv += [f"--web.listen-address={address}"]
+    process = Process(argv, {}, folder / "prometheus.log", tool("prometheus"))
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-            running = Prometheus(client)
-            async with hang_guard():
-                while not await _is_ready(client):  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
-            yield running
+        process.wait_ready(f"http://{address}/-/ready")
+        async with httpx.AsyncClient(base_url=f"http://{address}", trust_env=False) as client:
+            yield Prometheus(client)
     finally:
         process.kill()
-        await process.wait()
-
-
-async def _is_ready(client: httpx.AsyncClient) -> bool:
-    try:
-        return (await client.get("/-/ready")).status_code == 200
-    except httpx.TransportError:
-        return False

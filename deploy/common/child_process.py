@@ -17,10 +17,6 @@ MAX_LINE_BYTES = 1 << 16
 PROBE_SECONDS = 0.25
 
 
-class StartFailed(RuntimeError):
-    """A process has ended or was not ready in time; its own log says why."""
-
-
 class ChildProcess:
     """A running process in its own session. Its group ends when this process ends, even by SIGKILL.
 
@@ -42,7 +38,6 @@ class ChildProcess:
         so set it to False in a process with several threads.
         """
         self._loop = asyncio.get_running_loop()
-        self._on_line = on_line
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self.exited: asyncio.Future[int] = self._loop.create_future()
         self._popen = subprocess.Popen(
@@ -64,7 +59,7 @@ class ChildProcess:
             self._pidfd = os.pidfd_open(self.pid)
             undo.pop_all()
         self._loop.add_reader(self._pidfd, self._reap)
-        self._reading = self._loop.create_task(self._read()) if on_line else None
+        self._reading = self._loop.create_task(self._read(on_line)) if on_line else None
 
     @property
     def code(self) -> int | None:
@@ -81,15 +76,15 @@ class ChildProcess:
         return False
 
     async def until(self, probe: Callable[[], Awaitable[bool]], seconds: float, name: str) -> None:
-        """The same, but after an error or `seconds` the process is ended. Raises `StartFailed`."""
+        """The same, but after an error or `seconds` the process is ended. Raises `RuntimeError`."""
         try:
             async with asyncio.timeout(seconds):
                 if not await self.ready(probe):
-                    raise StartFailed(f"{name} ended with {self.code} while it started; its log says why")
+                    raise RuntimeError(f"{name} ended with {self.code} while it started; its log says why")
         except BaseException as error:
             await self.stop(0)
             if isinstance(error, TimeoutError):
-                raise StartFailed(f"{name} is not ready after {seconds:g} s") from None
+                raise RuntimeError(f"{name} is not ready after {seconds:g} s") from None
             raise
 
     def kill(self) -> None:
@@ -122,26 +117,21 @@ class ChildProcess:
             self._guard.kill()
         self.exited.set_result(self._popen.wait())
 
-    async def _read(self) -> None:
+    async def _read(self, on_line: Callable[[str], None]) -> None:
         assert self._popen.stdout is not None
         stream = asyncio.StreamReader()
         transport, _ = await self._loop.connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(stream), self._popen.stdout
         )
-        rest = b""
-        while data := await stream.read(MAX_LINE_BYTES):
+        data, rest = b"\n", b""
+        while data:
+            data = await stream.read(MAX_LINE_BYTES)
             *lines, rest = (rest + data).split(b"\n")
-            if len(rest) >= MAX_LINE_BYTES:
+            if rest and (len(rest) >= MAX_LINE_BYTES or not data):
                 lines, rest = [*lines, rest], b""
             for line in lines:
-                self._hand_over(line)
-        if rest:
-            self._hand_over(rest)
+                # A progress bar overwrites itself with carriage returns. Its last state is enough.
+                text = line.decode(errors="replace").rstrip("\r").rpartition("\r")[2]
+                self.tail.append(text)
+                on_line(text)
         transport.close()
-
-    def _hand_over(self, line: bytes) -> None:
-        assert self._on_line is not None
-        # A progress bar overwrites itself with carriage returns. Its last state is enough.
-        text = line.decode(errors="replace").rstrip("\r").rpartition("\r")[2]
-        self.tail.append(text)
-        self._on_line(text)

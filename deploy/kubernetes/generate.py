@@ -16,16 +16,7 @@ PLAIN = ROOT / "deploy" / "kubernetes" / "plain.yaml"
 # Settings that the chart sets itself.
 ROUTER_FIXED = ("host", "port", "workers", "discovery", "discovery_token", "worker_token", "api_keys_file")
 WORKER_FIXED = ("model", "task", "host", "port", "token", "tensor_parallel")
-KEPT = (
-    "type",
-    "enum",
-    "pattern",
-    "minimum",
-    "maximum",
-    "exclusiveMinimum",
-    "exclusiveMaximum",
-    "description",
-)
+KEPT = ("type", "enum", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 HEADER = """\
 # What deploy/kubernetes/chart renders with its default values. Written by `make chart`.
@@ -43,8 +34,8 @@ def main() -> None:
 
 
 def plain() -> str:
-    """The manifests of the default values."""
-    return HEADER + template()
+    """The manifests of the default values, without those of `helm test`."""
+    return HEADER + template("--skip-tests")
 
 
 def schema() -> str:
@@ -61,22 +52,20 @@ def schema() -> str:
 
 def _settings(model: type[BaseModel], prefix: str, fixed: tuple[str, ...]) -> dict[str, Any]:
     fields = model.model_json_schema()["properties"]
-    allowed = {name: _field(field) for name, field in fields.items() if name not in fixed}
     return {
         "description": f"Settings without {prefix} and in lower case.",
         "type": "object",
         "additionalProperties": False,
-        "properties": allowed,
+        "properties": {name: _field(field) for name, field in fields.items() if name not in fixed},
     }
 
 
 def _field(field: dict[str, Any]) -> dict[str, Any]:
     """What Helm checks of a setting; the process itself checks the rest when it starts."""
-    described = {"description": field["description"]}
     if "anyOf" in field:
         kinds = [kind for kind in field["anyOf"] if kind.get("type") != "null"]
-        field = kinds[0] if len(kinds) == 1 else {}
-    return {name: value for name, value in field.items() if name in KEPT} | described
+        field = (kinds[0] if len(kinds) == 1 else {}) | {"description": field["description"]}
+    return {name: value for name, value in field.items() if name in (*KEPT, "description")}
 
 
 if __name__ == "__main__":

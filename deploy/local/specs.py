@@ -7,14 +7,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from triptych.deploy.common.environments import QUIET, gpu_share_env, with_own_key
+from triptych.deploy.common.gpu_memory import verdict, weights_gib
 from triptych.deploy.common.readiness import reachable
 from triptych.deploy.common.variants import Models
 from triptych.deploy.local.supervisor import Spec
 from triptych.deploy.settings import DeploySettings
 from triptych.router.pool.targets import document_of
 from triptych.router.settings import RouterSettings
+from triptych.workers.settings import WorkerSettings
 from triptych.workers.shared.contract import PoolName
-from triptych.workers.shared.strict_settings import read_settings
+from triptych.workers.shared.strict_settings import SettingsError, read_settings
 
 # Settings that differ for each process, and the setting to use instead. They are refused in the environment.
 OURS = {
@@ -30,10 +32,6 @@ PREFIXES = ("DEPLOY_", "ROUTER_", "WORKER_")
 Group = tuple[str, ...]
 
 
-class PlanError(ValueError):
-    """The settings contradict each other or the machine; the text names the settings."""
-
-
 def normalized(environ: Mapping[str, str]) -> dict[str, str]:
     """`environ` as the settings classes read it: names of settings in upper case, empty ones left out."""
     named = {
@@ -45,11 +43,11 @@ def normalized(environ: Mapping[str, str]) -> dict[str, str]:
 def with_token(environ: Mapping[str, str]) -> dict[str, str]:
     """`environ` with the token that router and workers share: the operator's, or a new one.
 
-    Raises `PlanError` when the operator set two different ones.
+    Raises `SettingsError` when the operator set two different ones.
     """
     given = {environ[name] for name in ("ROUTER_WORKER_TOKEN", "WORKER_TOKEN") if environ.get(name)}
     if len(given) > 1:
-        raise PlanError("ROUTER_WORKER_TOKEN and WORKER_TOKEN differ; set one of them")
+        raise SettingsError("ROUTER_WORKER_TOKEN and WORKER_TOKEN differ; set one of them")
     token = given.pop() if given else secrets.token_urlsafe(32)
     return {**environ, "ROUTER_WORKER_TOKEN": token, "WORKER_TOKEN": token}
 
@@ -58,15 +56,16 @@ def plan_workers(
     settings: DeploySettings,
     models: Models,
     environ: Mapping[str, str],
-    gpus: Sequence[str],
+    gpus: Mapping[str, float | None],
     cores: int,
 ) -> list[Spec]:
     """The workers, in the order of their ports; a pool's workers go on different GPUs.
 
-    `environ` is the operator's environment. It overrides the defaults here. Raises `PlanError`.
+    `environ` is the operator's environment. It overrides the defaults here. `gpus` have their memory in GiB,
+    None if unknown. Raises `SettingsError`, also when an engine cannot start in its share of a GPU.
     """
     if taken := [f"{name} (use {instead})" for name, instead in OURS.items() if name in environ]:
-        raise PlanError(f"set by the deployment itself, so take it out: {', '.join(taken)}")
+        raise SettingsError(f"set by the deployment itself, so take it out: {', '.join(taken)}")
     # A pool's workers are apart, so that they go on different GPUs.
     pools = [
         pool
@@ -74,19 +73,22 @@ def plan_workers(
         for pool, replicas in settings.pools.items()
         if replica < replicas
     ]
-    groups = _place(pools, gpus, int(environ.get("WORKER_TENSOR_PARALLEL", "1")))
+    groups = _place(pools, [*gpus], int(environ.get("WORKER_TENSOR_PARALLEL", "1")))
     sharing = Counter(groups)
     seen: Counter[PoolName] = Counter()
     workers = []
     for port, (pool, group) in enumerate(zip(pools, groups, strict=True), settings.worker_port):
+        name = f"{pool}-{seen[pool]}"
         own = {"WORKER_MODEL": models.folders[pool], "WORKER_TASK": pool, "WORKER_PORT": str(port)}
         if group:
+            if pool not in models.demo:
+                _check_memory(name, pool, models, sharing[group], {gpu: gpus[gpu] for gpu in group})
             env = gpu_share_env(1 / sharing[group])
             own["CUDA_VISIBLE_DEVICES"] = ",".join(group)
         else:
             env = _cpu_env(max(1, cores // len(pools)), pool in models.demo)
         spec = Spec(
-            name=f"{pool}-{seen[pool]}",
+            name=name,
             argv=(sys.executable, "-m", "triptych.workers"),
             env={**QUIET, **env, **environ, **own},
             host=reachable(environ.get("WORKER_HOST", WORKER_HOST)),
@@ -102,7 +104,7 @@ def plan_workers(
 
 
 def plan_router(workers: Sequence[Spec], environ: Mapping[str, str]) -> Spec:
-    """The router, with the addresses of the workers. Raises `PlanError` or `SettingsError`."""
+    """The router, with the addresses of the workers. Raises `SettingsError`."""
     document = document_of(
         (spec.pool, None, f"[{spec.host}]:{spec.port}" if ":" in spec.host else f"{spec.host}:{spec.port}")
         for spec in workers
@@ -111,9 +113,9 @@ def plan_router(workers: Sequence[Spec], environ: Mapping[str, str]) -> Spec:
     # The operator's settings come from the environment, as in the router itself.
     settings = read_settings(RouterSettings, workers=document)
     if settings.port == 0:
-        raise PlanError("ROUTER_PORT: 0 is a random port; choose one")
+        raise SettingsError("ROUTER_PORT: 0 is a random port; choose one")
     if settings.port in {spec.port for spec in workers}:
-        raise PlanError("ROUTER_PORT is one of the workers' ports; change it or DEPLOY_WORKER_PORT")
+        raise SettingsError("ROUTER_PORT is one of the workers' ports; change it or DEPLOY_WORKER_PORT")
     env, key = with_own_key({**environ, "ROUTER_WORKERS": json.dumps(document)}, "deploy.local")
     return Spec(
         name="router",
@@ -133,19 +135,39 @@ def _place(pools: Sequence[PoolName], gpus: Sequence[str], size: int) -> list[Gr
     if not gpus:
         return [()] * len(pools)
     if len(gpus) < size:
-        raise PlanError(
+        raise SettingsError(
             f"WORKER_TENSOR_PARALLEL is {size}, but there are {len(gpus)} GPUs to use (DEPLOY_GPUS)"
         )
     groups = [tuple(gpus[start : start + size]) for start in range(0, len(gpus) - size + 1, size)]
     placed: Counter[tuple[Group, PoolName]] = Counter()
-    total: Counter[Group] = Counter()
-    places = []
+    places: list[Group] = []
     for pool in pools:
-        group = min(groups, key=lambda group: (placed[group, pool], total[group]))
+        group = min(groups, key=lambda group: (placed[group, pool], places.count(group)))
         placed[group, pool] += 1
-        total[group] += 1
         places.append(group)
     return places
+
+
+def _check_memory(
+    name: str, pool: PoolName, models: Models, sharing: int, group: Mapping[str, float | None]
+) -> None:
+    """Raises `SettingsError` when an engine cannot start on `group`, shared by `sharing` workers."""
+    model = models.folders[pool]
+    found = verdict(
+        # The other settings are the operator's, from the environment.
+        read_settings(WorkerSettings, model=model, task=pool),
+        1 / sharing if sharing > 1 else len(group),
+        # Variants are as large as the checkpoint that they will be merged from.
+        weights_gib(model, pool) or weights_gib(models.sources.get(pool, model), pool),
+        min(group.values(), key=lambda gib: gib or 0),
+    )
+    if found.holds == "no":
+        shared = f" {sharing} workers share GPU {next(iter(group))}." if sharing > 1 else ""
+        raise SettingsError(
+            f"{name} cannot start: {found.text}.{shared} Serve fewer pools (DEPLOY_POOLS=code), "
+            "use more or larger GPUs (DEPLOY_GPUS), take shorter inputs (WORKER_MAX_TOKENS), or the demo "
+            "(DEPLOY_MODEL=demo)"
+        )
 
 
 def _cpu_env(threads: int, demo: bool) -> dict[str, str]:

@@ -89,15 +89,19 @@ class Supervisor:
     async def run(self) -> None:
         """Run until all children have ended. Raises `GaveUp` when the deployment cannot start."""
         keepers = [asyncio.create_task(self._keep(spec)) for spec in (self.router, *self.workers)]
-        reporter = asyncio.create_task(self._report())
         stopping = asyncio.create_task(self._stop.wait())
+        started = self.clock()
         try:
-            done, _ = await asyncio.wait([*keepers, stopping], return_when=asyncio.FIRST_COMPLETED)
+            first = partial(asyncio.wait, [*keepers, stopping], return_when=asyncio.FIRST_COMPLETED)
+            while not (done := (await first(timeout=REPORT_SECONDS))[0]):
+                if self._waiting:
+                    names = ", ".join(sorted(self._waiting))
+                    self.output.say(f"{self.clock() - started:.0f} s: waiting for {names}")
             for task in done - {stopping}:
                 await task  # It ends only by an exception.
         finally:
             # No child starts after this; all that run are in `children`.
-            others = [*keepers, *self._watchers.values(), reporter, stopping]
+            others = [*keepers, *self._watchers.values(), stopping]
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
@@ -115,7 +119,11 @@ class Supervisor:
             else:
                 await child.drained()
                 code = child.exited.result()
-                why = _ended(code)
+                why = (
+                    f"was ended by {signal.Signals(-code).name}"
+                    if code < 0
+                    else f"ended with exit code {code}"
+                )
                 if ready_at is not None:
                     was_ready, served = True, self.clock() - ready_at
             deaths = 1 if served >= WINDOW_SECONDS else deaths + 1
@@ -175,28 +183,13 @@ class Supervisor:
         self.output.say(f"{spec.name} does not answer /live for {silence:g} s; killing it")
         child.kill()
 
-    async def _report(self) -> None:
-        started = self.clock()
-        while True:
-            await asyncio.sleep(REPORT_SECONDS)
-            if self._waiting:
-                names = ", ".join(sorted(self._waiting))
-                self.output.say(f"{self.clock() - started:.0f} s: waiting for {names}")
-
     async def _end_all(self) -> None:
-        running = {name: child for name, child in self.children.items() if child.code is None}
-        if running:
+        if any(child.code is None for child in self.children.values()):
             self.output.say("stopping")
         # The router first: it needs the workers to finish the requests that it has accepted.
-        router = running.pop(self.router.name, None)
-        for children in ([router] if router else [], running.values()):
+        for group in ([self.router], self.workers):
+            children = [self.children[spec.name] for spec in group if spec.name in self.children]
             await asyncio.gather(*(child.stop(self.stop_seconds) for child in children))
-
-
-def _ended(code: int) -> str:
-    if code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
-    return f"ended with exit code {code}"
 
 
 def _obituary(spec: Spec, child: ChildProcess | None, why: str) -> str:

@@ -66,7 +66,6 @@ class Book:
         self._flows: defaultdict[PoolName, Flow] = defaultdict(Flow)
 
     def beat(self, member: Member, now: float) -> None:
-        """A worker renews its lease."""
         self._members[member.id] = member, now
 
     def leave(self, id: str, now: float) -> None:
@@ -84,15 +83,11 @@ class Book:
         return self.document(now)
 
     def members(self, now: float) -> list[Member]:
-        """The workers that serve."""
-        self._members = _alive(self._members, now)
-        members = (member for member, _ in self._members.values())
-        return sorted(members, key=lambda member: (member.pool, member.address))
+        return sorted(_alive(self._members, now), key=lambda member: (member.pool, member.address))
 
     def routers(self, now: float) -> list[RouterReport]:
         """The last report of each router that serves."""
-        self._routers = _alive(self._routers, now)
-        return sorted((report for report, _ in self._routers.values()), key=lambda report: report.url)
+        return sorted(_alive(self._routers, now), key=lambda report: report.url)
 
     def document(self, now: float) -> Groups | None:
         """The workers in the format of Prometheus' `http_sd`, None while the book is incomplete."""
@@ -109,7 +104,6 @@ class Book:
         return sum((report.pressures.get(pool, Pressure()) for report in routers), flow)
 
     def overview(self, now: float) -> Overview:
-        """All workers and routers, and the load of each pool if known."""
         pressures = {pool: self.pressure(pool, now) for pool in BY_POOL}
         known = {pool: pressure for pool, pressure in pressures.items() if pressure is not None}
         return Overview(self.members(now), self.routers(now), known)
@@ -123,5 +117,8 @@ class Book:
         return not any(address in report.known for report in self.routers(now))
 
 
-def _alive(leases: dict[str, tuple[T, float]], now: float) -> dict[str, tuple[T, float]]:
-    return {id: lease for id, lease in leases.items() if now - lease[1] <= LEASE_SECONDS}
+def _alive(leases: dict[str, tuple[T, float]], now: float) -> list[T]:
+    """Whose leases have not ended; the others are forgotten."""
+    for id in [id for id, (_, renewed) in leases.items() if now - renewed > LEASE_SECONDS]:
+        del leases[id]
+    return [owner for owner, _ in leases.values()]

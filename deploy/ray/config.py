@@ -153,17 +153,14 @@ class Pool(_Strict):
 
     @property
     def gpus_each(self) -> float:
-        """Number of GPUs of one replica."""
         return float(self.tensor_parallel) if self.tensor_parallel > 1 else self.gpus
 
     @property
     def most(self) -> int:
-        """The largest number of replicas."""
         return self.replicas if isinstance(self.replicas, int) else self.replicas.max
 
     @property
     def fewest(self) -> int:
-        """The smallest number of replicas."""
         return self.replicas if isinstance(self.replicas, int) else self.replicas.min
 
     @property
@@ -226,7 +223,6 @@ class ClusterConfig(_Strict):
 
     @property
     def port_range(self) -> range:
-        """The workers' ports."""
         first, _, last = self.worker_ports.partition("-")
         return range(int(first), int(last or first) + 1)
 

@@ -8,7 +8,6 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 import httpx
@@ -50,19 +49,16 @@ class Directory:
 
 def directory(name: str) -> Any:
     """The actor of the deployment `name`; it is started on the head if there is none."""
-    return (
-        ray.remote(Directory)
-        .options(
-            name=f"{name}-directory",
-            namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            max_restarts=-1,
-            num_cpus=0,
-            resources=ON_THE_HEAD,
-        )
-        .remote()
+    actor = ray.remote(Directory).options(
+        name=f"{name}-directory",
+        namespace=NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+        max_restarts=-1,
+        num_cpus=0,
+        resources=ON_THE_HEAD,
     )
+    return actor.remote()
 
 
 def find_directory(name: str) -> Any | None:
@@ -91,11 +87,8 @@ async def repeat(call: Callable[[], Awaitable[None]], seconds: float) -> None:
 class DirectoryClient:
     """Calls the directory of the deployment `name`; searches for it again when it is gone."""
 
-    def __init__(
-        self, name: str, find: Callable[[str], Any] = directory, search_seconds: float = SEARCH_SECONDS
-    ) -> None:
-        self._find = partial(find, name)
-        self._search_seconds = search_seconds
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._search: asyncio.Task[Any] | None = None
         self._began = 0.0
 
@@ -113,14 +106,13 @@ class DirectoryClient:
     def _searching(self) -> asyncio.Task[Any]:
         """The current search. It asks the head, and its thread waits long when the head is down."""
         now = time.monotonic()
-        if self._search is None or (not self._search.done() and now - self._began > self._search_seconds):
+        if self._search is None or (not self._search.done() and now - self._began > SEARCH_SECONDS):
             self._began = now
-            self._search = asyncio.create_task(asyncio.to_thread(self._find))
+            self._search = asyncio.create_task(asyncio.to_thread(directory, self._name))
         return self._search
 
 
 def node_address() -> str:
-    """The address of this node in the cluster."""
     address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     return address
 

@@ -12,10 +12,9 @@ from triptych.deploy.common.gpu_memory import verdict
 from triptych.deploy.ray.config import ClusterConfig, Pool
 from triptych.deploy.ray.nodes import Node
 from triptych.deploy.ray.ray_private import labels_match
-from triptych.deploy.ray.text_table import table
+from triptych.deploy.ray.status import ROUTERS, table
 from triptych.workers.shared.contract import PoolName
 
-ROUTERS = "routers"
 # Sums of GPU parts such as 0.33 are not exact.
 TOLERANCE = 1e-6
 
@@ -89,8 +88,7 @@ def check_fit(config: ClusterConfig, nodes: Sequence[Node], weights: Mapping[Poo
     routers = Pool.model_construct(
         model="", cpus=its.cpus, labels=its.labels, replicas=count, replicas_per_node=1
     )
-    everything: dict[str, Pool] = {name: pool for name, pool in config.pools.items()}
-    everything[ROUTERS] = routers
+    everything: dict[str, Pool] = {**config.pools, ROUTERS: routers}
     fewest = {name: pool.fewest for name, pool in everything.items()}
     fewest_fit = _place(machines, everything, fewest)
     most_fit = _place(machines, everything, {name: pool.most for name, pool in everything.items()})

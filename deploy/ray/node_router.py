@@ -17,7 +17,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
 
-from triptych.deploy.common.child_process import ChildProcess, StartFailed
+from triptych.deploy.common.child_process import ChildProcess
 from triptych.deploy.common.environments import settings_env, with_own_key
 from triptych.deploy.common.readiness import is_live, reachable
 from triptych.deploy.ray.book import Groups, RouterReport
@@ -103,13 +103,13 @@ class NodeRouter:
 
 
 async def _until_free(host: str, port: int) -> None:
-    """Wait until the router before this one has released the port. Raises `StartFailed`."""
+    """Wait until the router before this one has released the port. Raises `RuntimeError`."""
     try:
         async with asyncio.timeout(START_SECONDS):
             while why_taken(host, port):  # noqa: ASYNC110 (no event says that a port is free)
                 await asyncio.sleep(LOOK_SECONDS)
     except TimeoutError:
-        raise StartFailed(f"port {port} of {host} is taken; choose another with routers.port") from None
+        raise RuntimeError(f"port {port} of {host} is taken; choose another with routers.port") from None
 
 
 def write_workers(path: Path, groups: Groups, pools: Mapping[PoolName, bool], router: str) -> None:

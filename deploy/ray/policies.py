@@ -5,7 +5,7 @@ own calls whether the result is there.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -33,11 +33,10 @@ class PressurePolicy:
     utilization: float
     backlog_seconds: float
 
-    def __post_init__(self) -> None:
-        self._from_zero = FromZero()
-        self._pressure: Pressure | None = None
-        self._asked_at = float("-inf")
-        self._answer: Any = None
+    _from_zero: FromZero = field(default_factory=FromZero)
+    _pressure: Pressure | None = None
+    _asked_at: float = float("-inf")
+    _answer: Any = None
 
     def __call__(self, context: AutoscalingContext) -> Decision:
         now = time.monotonic()
@@ -63,20 +62,20 @@ class PressurePolicy:
             self._answer = book.ask.remote("pressure", self.pool).future() if book else None
 
 
+@dataclass
 class NodesPolicy:
     """One router for each living node whose labels meet the selector."""
 
-    def __init__(self, labels: dict[str, str]) -> None:
-        self._labels = labels
-        self._looked_at = float("-inf")
-        self._nodes = 0
+    labels: dict[str, str]
+    _looked_at: float = float("-inf")
+    _nodes: int = 0
 
     def __call__(self, context: AutoscalingContext) -> Decision:
         now = time.monotonic()
         if now - self._looked_at >= ASK_SECONDS:
             self._looked_at = now
             self._nodes = sum(
-                node["Alive"] and labels_match(node["Labels"], self._labels)
+                node["Alive"] and labels_match(node["Labels"], self.labels)
                 for node in ray.nodes()  # type: ignore[no-untyped-call]
             )
         return max(1, self._nodes), {}

@@ -85,7 +85,6 @@ def _application(
 
 
 def pool_options(config: ClusterConfig, name: PoolName) -> dict[str, Any]:
-    """Serve's options for the replicas of a pool."""
     its = config.pools[name]
     actor: dict[str, Any] = {
         "num_cpus": its.cpus,
@@ -105,7 +104,6 @@ def pool_options(config: ClusterConfig, name: PoolName) -> dict[str, Any]:
 
 
 def router_options(its: Routers) -> dict[str, Any]:
-    """Serve's options for the routers."""
     scale: dict[str, Any] = {"num_replicas": its.count}
     if its.count is None:
         scale = {

@@ -7,7 +7,6 @@ from typing import Any
 from triptych.deploy.ray.book import Overview
 from triptych.deploy.ray.config import Autoscaling, ClusterConfig
 from triptych.deploy.ray.pressure import Pressure
-from triptych.deploy.ray.text_table import table
 from triptych.workers.shared.contract import PoolName
 
 RUNNING = "RUNNING"
@@ -73,7 +72,6 @@ class Status:
 
     @property
     def line(self) -> str:
-        """The status in one line."""
         parts = [
             f"{name} {len(pool.replicas)}/{pool.wanted}" + _others(pool.states)
             for name, pool in self.pools.items()
@@ -130,7 +128,6 @@ def read_status(
 
 
 def render(status: Status) -> str:
-    """The status as a table."""
     rows = [["pool", "state", "replicas", "wanted", "waiting", "running", "tokens/s", "where"]]
     for name, pool in status.pools.items():
         load = (pool.waiting_tokens, pool.running_tokens, pool.tokens_per_second)
@@ -168,3 +165,11 @@ def _states(application: Any) -> dict[str, int]:
 def _others(states: Mapping[str, int]) -> str:
     others = [f"{count} {state.lower()}" for state, count in states.items() if state != RUNNING]
     return f" ({', '.join(others)})" if others else ""
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table with left-aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,47 +41,38 @@ QUICK = SMALL if os.environ.get("REAL_ENGINES") else STAND_IN
 AUTHENTICATION = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
+@dataclass
 class Node:
     """One raylet, at `address`, of the cluster whose files are in `temp`."""
 
-    def __init__(self, address: str, temp: Path, log: Path, *arguments: str) -> None:
-        self.address = address
-        self.temp = temp
-        self.log = log
-        self._arguments = arguments
+    address: str
+    temp: Path
+    log: Path
+    arguments: tuple[str, ...]
 
     async def start(self) -> None:
         """Start it and wait until it is part of the cluster.
 
         Ray allows 30 s for this, which a loaded machine may exceed; then the node starts again.
         """
+        argv = ["-m", "ray.scripts.scripts", "start", "--node-ip-address", self.address, *self.arguments]
+        argv += ["--disable-usage-stats", "--object-store-memory", "100000000"]
         for _ in range(START_TRIES):
-            if await self._run_ray_start() == 0:
-                return
+            # Not to a pipe, which Ray's processes would keep open.
+            with self.log.open("wb") as log:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable, *argv, stdout=log, stderr=log, cwd=ROOT, env=environment()
+                )
+            async with asyncio.timeout(START_SECONDS):
+                if await process.wait() == 0:
+                    return
             self.kill()
         raise AssertionError(self.log.read_text())
 
-    async def _run_ray_start(self) -> int:
-        common = ["--disable-usage-stats", "--object-store-memory", "100000000"]
-        argv = ["-m", "ray.scripts.scripts", "start", "--node-ip-address", self.address, *common]
-        with self.log.open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, *argv, *self._arguments, stdout=log, stderr=log, cwd=ROOT, env=environment()
-            )
-            async with asyncio.timeout(START_SECONDS):
-                return await process.wait()
-
     def kill(self) -> None:
         """Send SIGKILL to all of Ray's processes here and their children, as when a machine dies."""
-        flags = (f"--node_ip_address={self.address}", f"--node-ip-address={self.address}")
-        ours = [
-            process
-            for process in processes(str(self.temp))
-            if any(flag in cmdline(process) for flag in flags)
-        ]
-        below = [child for process in ours for child in process.children(recursive=True)]
-        for process in [*ours, *below]:
-            with_luck(process.kill)
+        for flag in ("--node_ip_address", "--node-ip-address"):
+            kill_family(running(str(self.temp), f"{flag}={self.address}"))
 
 
 class RayCluster:
@@ -93,6 +85,8 @@ class RayCluster:
         self.port = free_port("127.0.0.2", GCS_PORTS)
         self.address = f"127.0.0.2:{self.port}"
         self.router_port = free_port("127.0.0.2", OTHER_PORTS)
+        first = random.randrange(20_000, 31_000)
+        self.worker_ports = f"{first}-{first + 99}"
         self.nodes: list[Node] = []
 
     async def start(self) -> None:
@@ -111,7 +105,7 @@ class RayCluster:
         return await self._add(address, "--address", self.address, "--num-cpus", "2")
 
     async def _add(self, address: str, *arguments: str) -> Node:
-        node = Node(address, self.temp, self.folder / f"node-{address}.log", *arguments)
+        node = Node(address, self.temp, self.folder / f"node-{address}.log", arguments)
         await node.start()
         self.nodes.append(node)
         return node
@@ -119,17 +113,14 @@ class RayCluster:
     def stop(self) -> None:
         """Kill everything."""
         ray.shutdown()  # type: ignore[no-untyped-call]
-        ours = processes(str(self.temp)) + processes(self.address)
-        ours += [child for process in ours for child in process.children(recursive=True)]
-        for process in ours:
-            with_luck(process.kill)
-        psutil.wait_procs(ours, 20)
+        ended = kill_family(running(str(self.temp)) + running(self.address))
+        psutil.wait_procs(ended, 20)
         shutil.rmtree(self.temp, ignore_errors=True)
 
     def processes(self, title: str) -> list[psutil.Process]:
         """The cluster's processes with `title`; another Ray on this machine may have such ones, too."""
-        below = [child for process in processes(str(self.temp)) for child in process.children()]
-        return [process for process in below if title in cmdline(process)]
+        raylets = {process.pid for process in running(str(self.temp))}
+        return [process for process in running(title) if process.info["ppid"] in raylets]
 
     def config(self, name: str, pools: dict[str, Any], **routers: Any) -> Path:
         """Write a configuration with nano models and small engines."""
@@ -139,7 +130,6 @@ class RayCluster:
             "env": SMALL,
             "start_seconds": START_SECONDS,
         }
-        first = random.randrange(20_000, 31_000)
         document = {
             "pools": {pool: {**small, **its} for pool, its in pools.items()},
             # On a slow machine requests may wait long for an engine to start.
@@ -149,9 +139,8 @@ class RayCluster:
                 "settings": {"request_timeout_seconds": START_SECONDS},
                 **routers,
             },
-            "worker_ports": getattr(self, "worker_ports", f"{first}-{first + 99}"),
+            "worker_ports": self.worker_ports,
         }
-        self.worker_ports = document["worker_ports"]
         path = self.folder / f"{name}.yaml"
         path.write_text(json.dumps(document))
         return path
@@ -159,14 +148,7 @@ class RayCluster:
     async def deploy(self, command: str, config: Path, *arguments: str) -> tuple[int, str]:
         """Run `triptych ray COMMAND --config ...`; returns its exit code and its output."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "triptych",
-            "ray",
-            command,
-            "--config",
-            str(config),
-            *arguments,
+            *(sys.executable, "-m", "triptych", "ray", command, "--config", str(config), *arguments),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             cwd=ROOT,
@@ -185,21 +167,17 @@ class RayCluster:
     async def status(self, config: Path) -> dict[str, Any]:
         """The output of `status --json`."""
         _, said = await self.deploy("status", config, "--json")
-        status: dict[str, Any] = json.loads(
-            said[said.index("\n{\n") if "\n{\n" in said else said.index("{") :]
-        )
+        status: dict[str, Any] = json.loads(said[f"\n{said}".index("\n{\n") :])
         return status
 
     async def until(self, config: Path, holds: Callable[[Status], bool]) -> Status:
         """Wait until the status meets `holds`. It is read in this process, which is cheap."""
-        began = time.monotonic()
-        deadline = began + START_SECONDS
+        deadline = time.monotonic() + START_SECONDS
         parsed = read_config(config)
         while True:
             with suppress(ray.exceptions.RayError):
                 status = await asyncio.to_thread(look, parsed)
                 if status.directory and holds(status):
-                    print(f"\n  {status.line}: after {time.monotonic() - began:.1f} s")
                     return status
                 assert time.monotonic() < deadline, render(status) + self.logs()
             await asyncio.sleep(0.2)
@@ -212,28 +190,19 @@ class RayCluster:
         return "".join(f"\n== {path.name}\n{path.read_text()[-1500:]}" for path in found[-4:])
 
 
-def processes(text: str) -> list[psutil.Process]:
-    """The processes with `text` in their command line."""
-    return [process for process in psutil.process_iter() if text in cmdline(process)]
+def running(*texts: str) -> list[psutil.Process]:
+    """The processes with all of `texts` in their command line."""
+    found = psutil.process_iter(["cmdline", "ppid"])
+    return [its for its in found if all(text in " ".join(its.info["cmdline"] or ()) for text in texts)]
 
 
-def cmdline(process: psutil.Process) -> str:
-    """The command line of a process, empty if it has ended."""
-    try:
-        return " ".join(process.cmdline())
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return ""
-
-
-def workers_of(replica: psutil.Process) -> list[psutil.Process]:
-    """The processes below a replica: the worker, its engine if it is a real one, the guard."""
-    return replica.children(recursive=True)
-
-
-def with_luck(kill: Callable[[], object]) -> None:
-    """Call `kill`; the process may have ended already."""
-    with suppress(psutil.NoSuchProcess):
-        kill()
+def kill_family(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Send SIGKILL to processes and all below them, which it returns."""
+    family = [*processes, *(child for its in processes for child in its.children(recursive=True))]
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    return family
 
 
 def environment() -> dict[str, str]:

@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from tests.cluster.load import Load, vectors
-from tests.cluster.raylets import QUICK, START_SECONDS, RayCluster, workers_of
+from tests.cluster.raylets import QUICK, START_SECONDS, RayCluster
 from tests.fakes.hang_guard import GUARD_SECONDS
 from triptych.deploy.ray.status import Status
 from triptych.workers.shared.contract import PoolName
@@ -104,7 +104,7 @@ async def test_up_serves_on_every_node(deployment: Deployment) -> None:
 
 async def test_dead_replica_is_replaced(deployment: Deployment) -> None:
     replica = deployment.cluster.processes(RETRIEVAL)[0]
-    below = workers_of(replica)
+    below = replica.children(recursive=True)
     assert len(below) >= 2
     async with deployment.load() as load:
         replica.kill()
@@ -119,7 +119,8 @@ async def test_dead_replica_is_replaced(deployment: Deployment) -> None:
 async def test_dead_worker_ends_its_replica(deployment: Deployment) -> None:
     replica = deployment.cluster.processes(RETRIEVAL)[0]
     async with deployment.load() as load:
-        [worker] = [process for process in workers_of(replica) if "triptych.workers" in process.cmdline()]
+        below = replica.children(recursive=True)
+        [worker] = [process for process in below if "triptych.workers" in process.cmdline()]
         worker.kill()
         await deployment.cluster.until(
             deployment.config, lambda status: replica.pid not in deployment.pids(RETRIEVAL)
@@ -196,9 +197,7 @@ async def test_node_dies(deployment: Deployment) -> None:
         last.kill()
         await deployment.cluster.until(
             deployment.config,
-            lambda status: (
-                [replica.node for replica in status.pools["retrieval"].replicas] == ["127.0.0.3"] * 2
-            ),
+            lambda status: {replica.node for replica in status.pools["retrieval"].replicas} == {"127.0.0.3"},
         )
         await deployment.until_replicas("retrieval", 2)
         await deployment.cluster.until(deployment.config, lambda status: len(status.routers) == 2)
@@ -210,12 +209,9 @@ async def test_node_dies(deployment: Deployment) -> None:
 
 async def test_down_leaves_no_process(deployment: Deployment) -> None:
     replicas = deployment.cluster.processes("ray::ServeReplica:triptych-")
-    ours = [
-        *replicas,
-        *deployment.cluster.processes("ray::Directory"),
-        *deployment.cluster.processes("ray::ServeController"),
-    ]
-    ours += [child for replica in replicas for child in workers_of(replica)]
+    ours = [*replicas, *deployment.cluster.processes("ray::Directory")]
+    ours += deployment.cluster.processes("ray::ServeController")
+    ours += [child for replica in replicas for child in replica.children(recursive=True)]
     code, said = await deployment.cluster.deploy("down", deployment.config)
     assert code == 0, said
     _, alive = await asyncio.to_thread(psutil.wait_procs, ours, GUARD_SECONDS)

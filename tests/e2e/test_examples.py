@@ -12,15 +12,14 @@ from triptych.loadtests.server_processes import Deployment
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
+def start(name: str, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    argv, env = [sys.executable, EXAMPLES / name, *map(str, arguments)], os.environ | variables
+    return subprocess.run(argv, env=env, cwd=EXAMPLES.parent, capture_output=True, text=True)
+
+
 def run(deployment: Deployment, name: str, *arguments: object) -> list[str]:
     """The lines that an example prints."""
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / name, *map(str, arguments)],
-        env=os.environ | {"TRIPTYCH_URL": deployment.url},
-        cwd=EXAMPLES.parent,
-        capture_output=True,
-        text=True,
-    )
+    done = start(name, *arguments, TRIPTYCH_URL=deployment.url)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -37,12 +36,7 @@ def test_folder_is_indexed_once_and_searched(deployment: Deployment, tmp_path: P
 
 
 def test_folder_without_documents_is_named(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / "search_folder.py", tmp_path, "lighthouse"],
-        cwd=EXAMPLES.parent,
-        capture_output=True,
-        text=True,
-    )
+    done = start("search_folder.py", tmp_path, "lighthouse")
     assert done.returncode == 1
     assert done.stderr.startswith(f"{tmp_path} has no")
 

@@ -5,15 +5,15 @@ SOAK_SECONDS sets the duration; `make soak SECONDS=1200` takes 20 minutes.
 
 import asyncio
 import os
-import signal
 from contextlib import suppress
 
+import psutil
 import pytest
 
 from tests.e2e.test_faults import serves_retrieval, until_all_workers_are_ready, workers_of
 from tests.fakes.hostile_clients import misbehave
 from tests.mixed_traffic import Traffic, kinds, meanwhile
-from tests.processes import Watch, descendants, name_of, pidfds_of, thirds, wait_gone
+from tests.processes import Watch, command, descendants, thirds, wait_gone
 from triptych.loadtests.server_processes import Deployment
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
@@ -32,22 +32,21 @@ async def disturb(deployment: Deployment) -> None:
     while True:
         await until_all_workers_are_ready(deployment)
         victim, survivor = filter(serves_retrieval, workers_of(deployment))
-        [pidfd] = pidfds_of([victim])
-        os.kill(victim, signal.SIGKILL)
-        assert await asyncio.to_thread(wait_gone, [pidfd])
+        victim.kill()
+        assert await asyncio.to_thread(wait_gone, [victim])
         await until_all_workers_are_ready(deployment)
-        os.kill(survivor, signal.SIGSTOP)
+        survivor.suspend()
         await asyncio.sleep(STOPPED_SECONDS)
-        with suppress(ProcessLookupError):
-            os.kill(survivor, signal.SIGCONT)
+        with suppress(psutil.NoSuchProcess):
+            survivor.resume()
 
 
 @pytest.mark.long
 @pytest.mark.ends_worker
 async def test_mixed_traffic_survives_faults(deployment: Deployment) -> None:
     await until_all_workers_are_ready(deployment)
-    [router] = [pid for pid in descendants(deployment.pid) if name_of(pid).endswith("-m triptych.router ")]
-    watch = Watch(router, 1.0)
+    [router] = [its for its in descendants(deployment.pid) if command(its).endswith("-m triptych.router")]
+    watch = Watch(router.pid, 1.0)
     traffic = Traffic(deployment.url, kinds(LONGEST_TEXT), SEED)
     await traffic.learn()
     hostile = misbehave("127.0.0.1", deployment.port, HOSTILE_CLIENTS, SEED)

@@ -11,7 +11,7 @@ import yaml
 
 from tests.fakes.router import running_router
 from tests.fakes.worker import FakeWorker, fake_workers
-from triptych.deploy.kubernetes.helm import CHART, NoHelm, helm
+from triptych.deploy.kubernetes.helm import NoHelm, template
 from triptych.workers.shared.contract import POOLS
 
 KEY = "triptych_0123456789abcdef0123456789abcdef0123456789a"
@@ -20,7 +20,7 @@ KEY = "triptych_0123456789abcdef0123456789abcdef0123456789a"
 def embed_script(*options: str) -> list[str]:
     """The arguments of the test pod's Python."""
     try:
-        objects = yaml.safe_load_all(helm("template", "triptych", CHART, *options))
+        objects = yaml.safe_load_all(template(*options))
     except NoHelm as error:
         pytest.skip(str(error))
     [pod] = [one for one in objects if one and one["kind"] == "Pod"]
@@ -31,15 +31,9 @@ def embed_script(*options: str) -> list[str]:
 
 async def run(url: str, key: str | None) -> int:
     script, *tasks = embed_script()
-    script = script.replace("http://triptych-router:8080", url)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        script,
-        *tasks,
-        stderr=asyncio.subprocess.DEVNULL,
-        env={**os.environ, **({"API_KEY": key} if key else {})},
-    )
+    argv = [sys.executable, "-c", script.replace("http://triptych-router:8080", url), *tasks]
+    env = os.environ | ({"API_KEY": key} if key else {})
+    process = await asyncio.create_subprocess_exec(*argv, stderr=asyncio.subprocess.DEVNULL, env=env)
     return await process.wait()
 
 

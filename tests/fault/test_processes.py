@@ -37,7 +37,7 @@ async def until_both_serve(router: Process) -> None:
 
 def running(router: Process) -> list[int]:
     """The children that have an event loop, so their imports are done."""
-    return [pid for pid in descendants(router.process.pid) if has_loop(pid)]
+    return [child.pid for child in descendants(router.process.pid) if has_loop(child.pid)]
 
 
 def has_loop(pid: int) -> bool:
@@ -58,39 +58,31 @@ async def serves_new_connections(router: Process) -> None:
             check(await client.post("/v1/embeddings", json=body), body["input"])
 
 
-def directory_of(pid: int) -> Path:
-    variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
-    [value] = [variable for variable in variables if variable.startswith("PROMETHEUS_MULTIPROC_DIR=")]
-    return Path(value.partition("=")[2])
-
-
 async def test_killed_parent_ends_its_children() -> None:
     async with two_processes() as router:
         children = descendants(router.process.pid)
-        pidfds = [os.pidfd_open(pid) for pid in children]
-        assert len(pidfds) == 2
-        [left] = {directory_of(pid) for pid in children}
+        assert len(children) == 2
+        [left] = {child.environ()["PROMETHEUS_MULTIPROC_DIR"] for child in children}
         assert await router.ended(signal.SIGKILL) == -signal.SIGKILL
-        assert wait_gone(pidfds)
+        assert wait_gone(children)
         shutil.rmtree(left)
 
 
 async def test_ended_child_is_replaced_and_all_stop_together() -> None:
     async with two_processes() as router:
         first, second = descendants(router.process.pid)
-        [directory] = {directory_of(pid) for pid in (first, second)}
+        [directory] = {Path(child.environ()["PROMETHEUS_MULTIPROC_DIR"]) for child in (first, second)}
         assert directory.is_dir()
         for victim, how in ((first, signal.SIGKILL), (second, signal.SIGTERM)):
-            ended = os.pidfd_open(victim)
-            os.kill(victim, how)
-            assert wait_gone([ended])
+            victim.send_signal(how)
+            assert wait_gone([victim])
             # The other child serves these, since a new one takes longer to start.
             await serves_new_connections(router)
             await until_both_serve(router)
             await serves_new_connections(router)
-        pidfds = [os.pidfd_open(pid) for pid in descendants(router.process.pid)]
+        children = descendants(router.process.pid)
         assert await router.ended(signal.SIGTERM) == 0
-        assert wait_gone(pidfds)
+        assert wait_gone(children)
         assert not directory.exists()
 
 

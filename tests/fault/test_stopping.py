@@ -2,9 +2,12 @@
 
 import asyncio
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.fakes.frames import Mode
 from tests.fakes.hang_guard import hang_guard
 from tests.fakes.process import Process, router_process, until_refused
 from tests.fakes.router import check
@@ -12,11 +15,22 @@ from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.connections import LIVE
 
 
-async def test_drain_timeout_returns_503() -> None:
+@asynccontextmanager
+async def ready_router(
+    mode: Mode, processes: int = 1, drain_seconds: int = 1000, **settings: str
+) -> AsyncIterator[tuple[Process, FakeWorker]]:
+    """A router of some processes in front of a worker."""
     worker = FakeWorker()
-    worker.mode = "hanging"
-    async with fake_workers(worker), router_process(worker, ROUTER_DRAIN_SECONDS="1") as router:
+    worker.mode = mode
+    settings |= {"ROUTER_PROCESSES": str(processes), "ROUTER_DRAIN_SECONDS": str(drain_seconds)}
+    settings |= {"ROUTER_KEEP_ALIVE_SECONDS": "1000"}
+    async with fake_workers(worker), router_process(worker, **settings) as router:
         await router.until_it_answers("/ready")
+        yield router, worker
+
+
+async def test_drain_timeout_returns_503() -> None:
+    async with ready_router("hanging", drain_seconds=1) as (router, worker):
         request = asyncio.create_task(router.ask("a text"))
         await worker.until_batches(1)
         router.process.send_signal(signal.SIGINT)
@@ -25,9 +39,6 @@ async def test_drain_timeout_returns_503() -> None:
         assert "retry-after" in reply.headers
         await worker.until_left(1)
         assert await router.ended() == 0
-
-
-FOR_LONG = {"ROUTER_KEEP_ALIVE_SECONDS": "1000", "ROUTER_DRAIN_SECONDS": "1000"}
 
 
 async def idle_connection(router: Process) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -40,12 +51,9 @@ async def idle_connection(router: Process) -> tuple[asyncio.StreamReader, asynci
     return reader, writer
 
 
-@pytest.mark.parametrize(("how", "processes"), [(signal.SIGHUP, "1"), (signal.SIGTERM, "2")])
-async def test_drain_notice_keeps_serving(how: signal.Signals, processes: str) -> None:
-    worker = FakeWorker()
-    settings = {**FOR_LONG, "ROUTER_DRAIN_NOTICE_SECONDS": "1000", "ROUTER_PROCESSES": processes}
-    async with fake_workers(worker), router_process(worker, **settings) as router:
-        await router.until_it_answers("/ready")
+@pytest.mark.parametrize(("how", "processes"), [(signal.SIGHUP, 1), (signal.SIGTERM, 2)])
+async def test_drain_notice_keeps_serving(how: signal.Signals, processes: int) -> None:
+    async with ready_router("healthy", processes, ROUTER_DRAIN_NOTICE_SECONDS="1000") as (router, _):
         used, used_writer = await idle_connection(router)
         router.process.send_signal(how)
         while await router.answers("/ready"):  # noqa: ASYNC110
@@ -68,13 +76,9 @@ async def test_drain_notice_keeps_serving(how: signal.Signals, processes: str) -
         assert await router.ended(how) == 0
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
-async def test_stop_closes_idle_connections(processes: str) -> None:
-    worker = FakeWorker()
-    worker.mode = "held"
-    settings = {**FOR_LONG, "ROUTER_PROCESSES": processes}
-    async with fake_workers(worker), router_process(worker, **settings) as router:
-        await router.until_it_answers("/ready")
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_stop_closes_idle_connections(processes: int) -> None:
+    async with ready_router("held", processes) as (router, worker):
         busy = asyncio.create_task(router.ask("a text"))
         await worker.until_batches(1)
         idle = [await idle_connection(router) for _ in range(4)]
@@ -92,13 +96,7 @@ async def test_stop_closes_idle_connections(processes: str) -> None:
 
 @pytest.mark.parametrize("processes", [1, 2])
 async def test_second_signal_stops_at_once(processes: int) -> None:
-    worker = FakeWorker()
-    worker.mode = "hanging"
-    async with (
-        fake_workers(worker),
-        router_process(worker, ROUTER_DRAIN_SECONDS="1000", ROUTER_PROCESSES=str(processes)) as router,
-    ):
-        await router.until_it_answers("/ready")
+    async with ready_router("hanging", processes) as (router, worker):
         request = asyncio.create_task(router.ask("a text"))
         await worker.until_batches(1)
         router.process.send_signal(signal.SIGTERM)

@@ -10,7 +10,7 @@ import httpx
 from tests.engine_workers import Worker
 from tests.fakes.hang_guard import hang_guard
 from tests.metrics import parse, value
-from tests.processes import descendants, name_of
+from tests.processes import command, descendants
 from triptych.workers.shared.contract import LIVE_PATH, METRICS_PATH
 
 PREPARED = "triptych_worker_prepare_duration_seconds_count"
@@ -18,8 +18,8 @@ PREPARED = "triptych_worker_prepare_duration_seconds_count"
 
 def engine_pid(worker: Worker) -> int:
     """The process of the worker's engine."""
-    [pid] = [pid for pid in descendants(worker.pid) if "EngineCore" in name_of(pid)]
-    return pid
+    [engine] = [process for process in descendants(worker.pid) if "EngineCore" in command(process)]
+    return engine.pid
 
 
 @contextmanager

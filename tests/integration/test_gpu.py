@@ -17,7 +17,7 @@ import pytest
 
 from tests.engine_workers import Worker, workers
 from tests.integration.test_reference import Reference, reference_items
-from tests.processes import descendants, pidfds_of, wait_gone
+from tests.processes import descendants, wait_gone
 from tests.vectors import array_of, cosine
 from triptych.workers.shared.contract import POOLS, Frame, Item, Text, Vector
 
@@ -93,7 +93,7 @@ def test_spawned_engine_loads_the_plugin(variants: Path, tmp_path: Path) -> None
         # More than one text of a batch goes to the engine by the plugin's message.
         frames = worker.encode([Item(Text(f"text {number}", "query")) for number in range(32)])
         assert all(isinstance(frame, Vector) for frame in frames)
-        below = pidfds_of(descendants(worker.pid))
+        below = descendants(worker.pid)
         assert below, "the engine runs in a process of its own"
         os.kill(worker.pid, signal.SIGKILL)
         assert wait_gone(below)

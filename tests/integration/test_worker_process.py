@@ -13,7 +13,7 @@ from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.integration.conftest import OFFICIAL, CrossEncoders
 from tests.integration.engine_pause import engine_pid
 from tests.metrics import parse, value
-from tests.processes import descendants, pidfds_of, wait_gone
+from tests.processes import descendants, wait_gone
 from triptych.workers.shared import contract
 from triptych.workers.shared.contract import EncodeRequest, FrameReader, Item, Text, Vector
 
@@ -36,7 +36,7 @@ def test_memory_includes_the_engine(pools: dict[str, Worker]) -> None:
 @pytest.mark.ends_worker
 def test_killed_worker_leaves_no_engine(pools: dict[str, Worker]) -> None:
     worker = pools["retrieval"]
-    below = pidfds_of(descendants(worker.pid))
+    below = descendants(worker.pid)
     assert len(below) >= 2, "the engine runs in processes of its own"
     os.kill(worker.pid, signal.SIGKILL)
     assert wait_gone(below)
@@ -87,7 +87,7 @@ def test_sigterm_finishes_accepted_work(cross_encoders: CrossEncoders) -> None:
 @pytest.mark.ends_worker
 def test_hanging_engine_ends_its_worker(pools: dict[str, Worker]) -> None:
     worker = pools[OFFICIAL]
-    below = pidfds_of(descendants(worker.pid))
+    below = descendants(worker.pid)
     os.kill(engine_pid(worker), signal.SIGSTOP)
     assert httpx.get(worker.url + contract.READY_PATH).status_code == 200, "without work it lacks nothing"
     body = contract.encode_request(EncodeRequest([Item(Text("a text", "query"))]))

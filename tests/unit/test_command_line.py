@@ -34,40 +34,35 @@ def commands(group: click.Group, *names: str) -> Iterator[tuple[tuple[str, ...],
 ALL = dict(commands(command.cli))
 
 
-def run(*arguments: str, without: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+MAIN = "from triptych.__main__ import main; main()"
+
+
+def run(*arguments: str, without: tuple[str, ...] = (), code: str = MAIN) -> subprocess.CompletedProcess[str]:
     """`triptych` in a process of its own, where the packages `without` are not installed."""
-    program = (
-        f"import sys; sys.modules |= dict.fromkeys({without!r})\nfrom triptych.__main__ import main; main()"
-    )
-    argv = [sys.executable, "-c", program, *arguments]
+    blocked = f"import sys; sys.modules |= dict.fromkeys({without!r})\n"
+    argv = [sys.executable, "-c", blocked + code, *arguments]
     return subprocess.run(argv, capture_output=True, text=True, timeout=GUARD_SECONDS, check=False)
 
 
-def test_help_needs_no_engine() -> None:
+HELP = """
+from triptych.__main__ import cli
+for name in {}:
+    cli.main([*name, '--help'], prog_name='triptych', standalone_mode=False)
+"""
+
+
+def test_help_has_an_example_and_needs_no_engine() -> None:
     names = [(), *(name for name in ALL if name[0] not in PASSED_ON)]
-    engines = ("torch", "vllm", "ray", "locust", "transformers")
-    program = (
-        f"import sys; sys.modules |= dict.fromkeys({engines!r})\n"
-        "from triptych.__main__ import cli\n"
-        f"for name in {names!r}:\n"
-        "    try:\n        cli.main([*name, '--help'], prog_name='triptych')\n"
-        "    except SystemExit as end:\n        assert not end.code, name\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = run(code=HELP.format(names), without=("torch", "vllm", "ray", "locust", "transformers"))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Usage: triptych") == len(names)
+    for name, page in zip(names, done.stdout.split("Usage: triptych")[1:], strict=True):
+        assert f"    {' '.join(['triptych', *name])}" in page
 
 
 def test_list_of_commands_needs_only_click() -> None:
     done = run("--help", without=("httpx", "numpy", "pydantic", "msgspec", "tqdm"))
     assert done.returncode == 0, done.stderr
     assert all(f"\n  {name} " in done.stdout for name in command.cli.commands)
-
-
-@pytest.mark.parametrize("name", [name for name in ALL if name[0] not in PASSED_ON], ids=" ".join)
-def test_help_has_an_example(name: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_status(command.cli, *name, "--help") == 0
-    assert f"    triptych {' '.join(name)}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -178,7 +173,6 @@ def test_package_imports_the_client_on_use() -> None:
         "import sys, triptych\n"
         "assert not {'httpx', 'numpy', 'triptych.router'} & set(sys.modules)\n"
         "from triptych import AsyncClient, Client, Image\n"
-        "assert not {'pydantic', 'aiohttp', 'uvicorn'} & set(sys.modules)\n"
         "try:\n    triptych.Nothing\nexcept AttributeError as error:\n    assert 'Nothing' in str(error)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=GUARD_SECONDS)

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from triptych.deploy.settings import DeploySettings
-from triptych.router.settings import RouterSettings
-from triptych.workers.settings import WorkerSettings
+from triptych.deploy.env_example import CLASSES
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])
-SETTING = re.compile(r"\b(?:DEPLOY|ROUTER|WORKER)_[A-Z_]+\b")
+DOCKERFILE = ROOT / "deploy" / "docker" / "Dockerfile"
+FILES = [path for path in ROOT.glob("deploy/*/**/*") if path.suffix in (".yaml", ".yml", ".env", ".service")]
+SETTING = re.compile(r"\b(?:DEPLOY|ROUTER|WORKER)_[A-Z_]*[A-Z]\b")
 LINK = re.compile(r"\]\((?!http)([^)#\s]*)#?([^)\s]*)\)")
 PATH = re.compile(r"`((?:router|workers|deploy|loadtests|tests|docs)/[a-z0-9_/.-]+)`")
 
@@ -32,11 +32,11 @@ def test_links_and_paths_exist(page: Path) -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_settings_exist(page: Path) -> None:
+@pytest.mark.parametrize("path", [*PAGES, *FILES, DOCKERFILE], ids=lambda path: path.name)
+def test_settings_exist(path: Path) -> None:
     known = {
         f"{settings.model_config['env_prefix']}{name.upper()}"
-        for settings in (DeploySettings, RouterSettings, WorkerSettings)
+        for settings in CLASSES
         for name in settings.model_fields
     }
-    assert set(SETTING.findall(page.read_text())) <= known
+    assert set(SETTING.findall(path.read_text())) <= known

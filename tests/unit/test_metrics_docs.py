@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-from prometheus_client import Metric
-
 from triptych.router.observe.gauges import make_gauges
 from triptych.router.observe.metrics import Metrics
 from triptych.workers.worker_metrics import WorkerMetrics
@@ -26,18 +24,15 @@ def documented(process: str) -> Described:
     }
 
 
-def described(metric: Metric, labels: tuple[str, ...]) -> tuple[str, tuple[str, tuple[str, ...]]]:
-    suffix = "_total" if metric.type == "counter" else ""
-    return metric.name + suffix, (metric.type, labels)
-
-
 def registered(registry: object) -> Described:
-    collectors = registry._collector_to_names  # type: ignore[attr-defined]
-    return dict(
-        described(metric, getattr(collector, "_labelnames", ()))
-        for collector in collectors
+    return {
+        metric.name + ("_total" if metric.type == "counter" else ""): (
+            metric.type,
+            getattr(collector, "_labelnames", ()),
+        )
+        for collector in registry._collector_to_names  # type: ignore[attr-defined]
         for metric in getattr(collector, "describe", collector.collect)()
-    )
+    }
 
 
 def router_metrics() -> Described:

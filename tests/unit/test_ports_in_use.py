@@ -9,22 +9,29 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.hang_guard import GUARD_SECONDS
+from triptych.loadtests.server_processes import free_port
 
 MODEL = Path(__file__).parents[1] / "data" / "nowhere"
 
 
 @pytest.mark.parametrize(
-    ("command", "prefix", "options", "status"),
+    ("command", "setting", "status"),
     [
-        ("router", "ROUTER_", ("--discovery", "nowhere"), 1),
-        ("worker", "WORKER_", ("--model", str(MODEL)), os.EX_CONFIG),
+        ("router --discovery nowhere", "ROUTER_PORT", 1),
+        (f"worker --model {MODEL}", "WORKER_PORT", os.EX_CONFIG),
+        ("serve", "ROUTER_PORT", os.EX_CONFIG),
+        ("serve", "DEPLOY_WORKER_PORT", os.EX_CONFIG),
     ],
 )
-def test_port_in_use_is_refused(command: str, prefix: str, options: tuple[str, ...], status: int) -> None:
+def test_port_in_use_is_refused(command: str, setting: str, status: int, tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "triptych", *command.split()]
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        argv = (sys.executable, "-m", "triptych", command, "--port", port, *options)
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=GUARD_SECONDS)
+        environment = {**os.environ, "ROUTER_PORT": str(free_port()), setting: port}
+        done = subprocess.run(
+            argv, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=GUARD_SECONDS
+        )
     assert done.returncode == status
     assert f"127.0.0.1:{port}" in done.stderr
-    assert f"{prefix}PORT" in done.stderr
+    assert setting in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -7,26 +7,14 @@ import sys
 import zipfile
 from pathlib import Path
 
-import httpx
 import pytest
 
-from triptych.loadtests.server_processes import free_port
+from triptych.loadtests.server_processes import Process, free_port
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("router", "workers", "deploy", "loadtests")
 # Needs the network, and a Python that is here.
 PYTHONS = ("3.11", "3.12", "3.13")
-
-
-def tracked() -> list[str]:
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [name for name in listed.stdout.splitlines() if os.path.lexists(ROOT / name)]
 
 
 def run(*command: object, path: Path | str = "") -> str:
@@ -37,6 +25,11 @@ def run(*command: object, path: Path | str = "") -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def tracked() -> list[str]:
+    listed = run("git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard")
+    return [name for name in listed.splitlines() if os.path.lexists(ROOT / name)]
 
 
 @pytest.fixture(scope="module")
@@ -106,18 +99,9 @@ def test_pip_installs_it(wheel: Path, tmp_path: Path, version: str) -> None:
     assert "sha256" in run(bin_ / "triptych", "keys", "alice")
     port = free_port()
     workers = '[{"targets": ["127.0.0.1:1"], "labels": {"task": "code"}}]'
-    router = subprocess.Popen(
-        [bin_ / "triptych", "router", "--port", str(port), "--workers", workers],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    argv = ["router", "--port", str(port), "--workers", workers]
+    router = Process(argv, {"PYTHONPATH": ""}, tmp_path / "log", bin_ / "triptych")
     try:
-        assert router.stderr is not None
-        for line in router.stderr:
-            if "startup complete" in line:
-                break
-        assert httpx.get(f"http://127.0.0.1:{port}/live").status_code == 200
+        router.wait_ready(f"http://127.0.0.1:{port}/live")
     finally:
-        router.terminate()
-        router.communicate()
-    assert router.returncode == 0
+        assert router.stop() == 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.deploy.fakes import Fakes, Run
+from tests.unit.deploy.fakes import Driver, Fakes, Run
 from triptych.deploy.kubernetes.helm import NoHelm, helm
 from triptych.deploy.local.supervisor import GaveUp
 
@@ -39,6 +39,19 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("DEPLOY_", "ROUTER_", "WORKER_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Driver:
+    folder = tmp_path / "bin"
+
+    def driver(script: str) -> None:
+        folder.mkdir(exist_ok=True)
+        (folder / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+        (folder / "nvidia-smi").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+    return driver
 
 
 @pytest.fixture(scope="session")

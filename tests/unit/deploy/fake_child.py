@@ -4,7 +4,7 @@ Answers /live with 200, every other path with 200 or, while it is not ready, 503
 lines to the file `events`: start, ready, live or dead (an answer to GET /live), asked (a GET /live that
 waits), term, exit. Further keys:
 - `lines`, `long`: printed first; lines, and one of that many x
-- `exit_code`: end at once with it; with `exit_file` only in lives that begin when that file exists
+- `exit_code`: end at once with it
 - `stall_file`: while that file exists, leave GET /live unanswered
 - `dead_file`: once that file exists, answer GET /live with 503
 - `ready_file`: be ready once that file exists
@@ -56,7 +56,7 @@ if "grandchild" in options:
     with open(options["grandchild"] + ".new", "w") as file:
         file.write(str(pid))
     os.rename(options["grandchild"] + ".new", options["grandchild"])
-if "exit_code" in options and ("exit_file" not in options or exists("exit_file")):
+if "exit_code" in options:
     sys.exit(options["exit_code"])
 
 signal.alarm(300)  # it ends even if the test does not end it

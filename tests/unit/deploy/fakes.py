@@ -1,16 +1,13 @@
 """Fake children on free ports, and helpers that wait for them."""
 
 import asyncio
-import contextlib
 import io
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import psutil
-import pytest
 
 from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.fakes.router import eventually
@@ -18,6 +15,8 @@ from triptych.deploy.local.output import Output
 from triptych.deploy.local.supervisor import Spec, Supervisor
 from triptych.loadtests.server_processes import free_port
 
+# Sets what `nvidia-smi` does.
+Driver = Callable[[str], None]
 FAKE_CHILD = Path(__file__).with_name("fake_child.py")
 
 
@@ -71,21 +70,3 @@ class Run:
     async def stop(self) -> None:
         self.supervisor.stop()
         await self.task
-
-
-def nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """A driver whose `nvidia-smi` does what `script` says."""
-    binaries = folder / "bin"
-    binaries.mkdir(exist_ok=True)
-    (binaries / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
-    (binaries / "nvidia-smi").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{binaries}:/usr/bin:/bin")
-
-
-def wait_gone(pids: list[int]) -> list[int]:
-    """Wait until the processes have ended; returns those that have not."""
-    running = []
-    for pid in pids:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            running.append(psutil.Process(pid))
-    return [process.pid for process in psutil.wait_procs(running, GUARD_SECONDS)[1]]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.unit.deploy.charts import of_kind, rendered, with_values
+from tests.unit.deploy.manifests import pods_of, rendered, rendered_with
 from triptych.deploy.kubernetes.helm import CHART
 from triptych.workers.shared.families import FAMILIES
 
@@ -16,14 +16,12 @@ pytestmark = pytest.mark.usefixtures("needs_helm")
 
 
 def test_weights_are_merged_once(tmp_path: Path) -> None:
-    objects = rendered("--values", CHART / "examples" / "demo.yaml")
-    [job] = of_kind(objects, "Job")
-    [container] = job["spec"]["template"]["spec"]["containers"]
+    [job] = pods_of(rendered("--values", CHART / "examples" / "demo.yaml"), "Job")
     calls = tmp_path / "calls"
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
     python.chmod(0o755)
-    command = [part.replace("/models", str(tmp_path / "models")) for part in container["command"]]
+    command = [part.replace("/models", str(tmp_path / "models")) for part in job.container["command"]]
     (tmp_path / "models" / "code").mkdir(parents=True)
     (tmp_path / "models" / "code" / "variant.json").touch()
     path = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
@@ -41,19 +39,15 @@ def test_weights_are_merged_once(tmp_path: Path) -> None:
 def test_another_source_is_another_job() -> None:
     names = set()
     for source in ("jinaai/one", "/models/upstream"):
-        [job] = of_kind(rendered("--set", f"weights.enabled=true,weights.sources.v4={source}"), "Job")
-        names.add(job["metadata"]["name"])
+        value = f"weights.enabled=true,weights.sources.v4={source}"
+        names |= {pod.name for pod in pods_of(rendered("--set", value), "Job")}
     assert len(names) == 2
 
 
 def test_each_model_is_merged_from_its_source(tmp_path: Path) -> None:
-    values = {
-        "weights": {"enabled": True},
-        "pools": {"v5-small.retrieval": {}, "rerank": {}, "rerank-m0": {}},
-    }
-    [job] = of_kind(rendered(*with_values(tmp_path / "values.yaml", values)), "Job")
-    [container] = job["spec"]["template"]["spec"]["containers"]
-    merges = re.findall(r"^merge (.*)$", container["command"][-1], re.MULTILINE)
+    pools: dict[str, object] = {"v5-small.retrieval": {}, "rerank": {}, "rerank-m0": {}}
+    [job] = pods_of(rendered_with(tmp_path, weights={"enabled": True}, pools=pools), "Job")
+    merges = re.findall(r"^merge (.*)$", job.container["command"][-1], re.MULTILINE)
     assert merges == [
         "jinaai/jina-embeddings-v4 code retrieval text-matching",
         "jinaai/jina-embeddings-v5-text-small v5-small.retrieval",
@@ -67,8 +61,6 @@ def test_each_model_is_merged_from_its_source(tmp_path: Path) -> None:
 
 def test_only_workers_of_merged_weights_wait_for_them(tmp_path: Path) -> None:
     pools = {"code": {"model": "/models/official"}, "rerank": {}, "rerank-m0": {}}
-    objects = rendered(*with_values(tmp_path / "values.yaml", {"weights": {"enabled": True}, "pools": pools}))
-    waiting = [
-        one for one in of_kind(objects, "StatefulSet") if "initContainers" in one["spec"]["template"]["spec"]
-    ]
-    assert {one["metadata"]["name"] for one in waiting} == {"triptych-retrieval", "triptych-text-matching"}
+    pods = pods_of(rendered_with(tmp_path, weights={"enabled": True}, pools=pools))
+    waiting = {pod.name for pod in pods if "initContainers" in pod.spec}
+    assert waiting == {"triptych-retrieval", "triptych-text-matching"}

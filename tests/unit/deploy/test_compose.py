@@ -19,7 +19,6 @@ SERVICES: dict[str, dict[str, Any]] = DOCUMENT["services"]
 WORKERS = {
     name: service for name, service in SERVICES.items() if "WORKER_TASK" in service.get("environment", {})
 }
-each_service = pytest.mark.parametrize("name", SERVICES)
 
 
 def test_compose_accepts_the_file() -> None:
@@ -67,9 +66,8 @@ def test_images_are_targets_of_the_dockerfile() -> None:
         assert (ROOT / build["dockerfile"]).samefile(DOCKERFILE)
 
 
-@each_service
-def test_services_are_confined(name: str) -> None:
-    service = SERVICES[name]
+@pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
+def test_services_are_confined(service: dict[str, Any]) -> None:
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
@@ -80,11 +78,10 @@ def test_services_are_confined(name: str) -> None:
             assert target.endswith(":ro")
 
 
-@pytest.mark.parametrize("profile", ["demo", "gpu"])
-def test_weights_are_there_before_workers(profile: str) -> None:
-    for worker in (worker for worker in WORKERS.values() if worker["profiles"] == [profile]):
+def test_weights_are_there_before_workers() -> None:
+    for worker in WORKERS.values():
         [(job, wanted)] = worker["depends_on"].items()
         assert wanted == {"condition": "service_completed_successfully"}
-        assert SERVICES[job]["profiles"] == [profile]
+        assert SERVICES[job]["profiles"] == worker["profiles"]
         [written] = SERVICES[job]["volumes"]
         assert worker["volumes"] == [f"{written}:ro"]

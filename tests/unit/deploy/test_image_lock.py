@@ -70,3 +70,9 @@ def test_torch_is_the_one_that_install_takes() -> None:
     }
     assert f"--index-url {install.TORCH_CPU_INDEX}\n" in lock
     assert set((DOCKER / "not-from-pypi.txt").read_text().split()) == {*TORCH, *install.CUDA_ONLY}
+
+
+def test_dev_contains_the_other_extras() -> None:
+    dev = map(Requirement, PROJECT["optional-dependencies"]["dev"])
+    [ours] = [requirement for requirement in dev if requirement.name == "triptych"]
+    assert {*install.EXTRAS} - {"dev"} <= ours.extras

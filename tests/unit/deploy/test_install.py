@@ -3,14 +3,13 @@
 import os
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from tests.unit.deploy.fakes import nvidia_smi
+from tests.unit.deploy.fakes import Driver
 from triptych.deploy import install
 from triptych.deploy.install import TORCH_CPU, TORCH_CPU_INDEX, TORCHVISION, Failed, Installation
 
@@ -135,16 +134,6 @@ def test_extra_is_added_without_reinstall(set_up: SetUp) -> None:
     assert set_up("gpu", "loadtest", "ray", "dev").ran == []
 
 
-def test_dev_contains_the_other_extras() -> None:
-    project = Path(install.__file__).resolve().parents[1] / "pyproject.toml"
-    [listed] = [
-        line
-        for line in tomllib.loads(project.read_text())["project"]["optional-dependencies"]["dev"]
-        if line.startswith("triptych[")
-    ]
-    assert {*install.EXTRAS} - {"dev"} <= {*listed.removeprefix("triptych[").removesuffix("]").split(",")}
-
-
 def test_uv_gets_pip_settings(set_up: SetUp) -> None:
     listed = """
 :env:.find-links='/wheels'
@@ -176,13 +165,13 @@ def test_pip_config_is_read(clone: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "/wheels/here" in installation.pip_settings()
 
 
-def test_driver_lists_the_gpus(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_driver_lists_the_gpus(clone: Path, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     installation = Installation(clone)
     monkeypatch.setenv("PATH", str(clone))
     assert installation.detect_engine([]) == "cpu"
-    nvidia_smi(clone, monkeypatch, "echo 'GPU 0: NVIDIA Something (UUID: GPU-0)'")
+    driver("echo 'GPU 0: NVIDIA Something (UUID: GPU-0)'")
     assert installation.detect_engine([]) == "gpu"
-    nvidia_smi(clone, monkeypatch, "echo 'No devices found.'; exit 6")
+    driver("echo 'No devices found.'; exit 6")
     assert installation.detect_engine([]) == "cpu"
 
 
@@ -194,16 +183,14 @@ def test_driver_lists_the_gpus(clone: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("exit 9", "exit code 9"),
     ],
 )
-def test_broken_driver_is_an_error(
-    clone: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
-) -> None:
-    nvidia_smi(clone, monkeypatch, script)
+def test_broken_driver_is_an_error(clone: Path, driver: Driver, script: str, said: str) -> None:
+    driver(script)
     with pytest.raises(Failed, match=rf"{said}(.|\n)*ENGINE=gpu(.|\n)*ENGINE=cpu"):
         Installation(clone).detect_engine([])
 
 
-def test_silent_driver_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nvidia_smi(tmp_path, monkeypatch, "sleep 9")
+def test_silent_driver_is_an_error(driver: Driver) -> None:
+    driver("sleep 9")
     with pytest.raises(install.NoAnswer, match="timed out"):
         install.ask_driver("-L", seconds=0.1)
 

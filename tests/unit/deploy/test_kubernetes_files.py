@@ -1,11 +1,7 @@
-"""The Kubernetes manifests are valid, match the configuration, and let processes end in order.
-
-KubeRay's fields are those of its v1.7.0 (ray-operator/apis/ray/v1/{rayservice,raycluster}_types.go).
-"""
+"""The Kubernetes manifests are valid, match the configuration, and let processes end in order."""
 
 from pathlib import Path
 
-import kubernetes_validate
 import pytest
 import yaml
 from ray.scripts.scripts import cli
@@ -13,18 +9,21 @@ from ray.serve._private.constants import REPLICA_HEALTH_CHECK_UNHEALTHY_THRESHOL
 
 from tests.unit.deploy.manifests import (
     CONFIG,
+    MANIFESTS,
     PODS,
-    ROOT,
+    RAY_SERVICE,
     Pod,
     documents,
     each_manifest,
     each_pod,
-    environment,
     groups,
+    has_known_fields,
     pod_named,
+    pods_of,
     ray_commands,
     ray_service,
     serve_config,
+    validate,
 )
 from triptych.deploy.common.readiness import REPLY_SECONDS
 from triptych.deploy.ray.config import read_config
@@ -35,52 +34,22 @@ from triptych.workers.settings import WorkerSettings
 # Time beyond a process's drain time, for the end of an engine or a slow node.
 MARGIN_SECONDS = 15
 
-KUBERAY_FIELDS = {
-    "service": """rayClusterDeletionDelaySeconds serveService upgradeStrategy managedBy serveConfigV2 suspend
-        rayClusterConfig excludeHeadPodFromServeSvc""",
-    "cluster": """upgradeStrategy authOptions suspend managedBy autoscalerOptions headServiceAnnotations
-        tlsOptions enableInTreeAutoscaling gcsFaultToleranceOptions historyServerOptions networkPolicy
-        rayVersion headGroupSpec workerGroupSpecs""",
-    "head": """template headService enableIngress ingressOptions resources labels rayStartParams
-        serviceType""",
-    "group": """suspend groupName replicas minReplicas maxReplicas idleTimeoutSeconds priority resources
-        labels rayStartParams template scaleStrategy numOfHosts""",
-    "autoscaler": """resources image imagePullPolicy securityContext idleTimeoutSeconds upscalingMode version
-        env envFrom volumeMounts command args""",
-}
-
-
-PLAIN_PODS = [pod for pod in PODS if pod.manifest.stem == "plain"]
-RAY_PODS = [pod for pod in PODS if pod.manifest.stem == "rayservice"]
-
-
-def kuberay_fields(of: str) -> set[str]:
-    return {*KUBERAY_FIELDS[of].split()}
-
 
 def test_objects_are_valid() -> None:
-    version = kubernetes_validate.latest_version()
-    for document in documents(ROOT / "deploy/kubernetes/rayservice.yaml"):
-        if not document["apiVersion"].startswith("ray.io/"):
-            kubernetes_validate.validate(document, version, strict=True)
-
-
-@pytest.mark.parametrize("pod", RAY_PODS, ids=lambda pod: pod.name)
-def test_pod_templates_are_valid(pod: Pod) -> None:
-    metadata = {"name": pod.name, **pod.template["metadata"]}
-    document = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod.spec}
-    kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+    for document in documents(RAY_SERVICE):
+        validate(document)
+    for pod in PODS:
+        metadata = {"name": pod.name, **pod.template["metadata"]}
+        validate({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod.spec})
 
 
 def test_kuberay_knows_every_field() -> None:
-    spec = ray_service()
-    cluster = spec["rayClusterConfig"]
-    assert set(spec) <= kuberay_fields("service")
-    assert set(cluster) <= kuberay_fields("cluster")
-    assert set(cluster["headGroupSpec"]) <= kuberay_fields("head")
-    assert set(cluster["autoscalerOptions"]) <= kuberay_fields("autoscaler")
+    cluster = ray_service()["rayClusterConfig"]
+    assert has_known_fields(cluster, "cluster")
+    assert has_known_fields(cluster["headGroupSpec"], "head")
+    assert has_known_fields(cluster["autoscalerOptions"], "autoscaler")
     for group in cluster["workerGroupSpecs"]:
-        assert set(group) <= kuberay_fields("group")
+        assert has_known_fields(group, "group")
         assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
     for group in groups():
         # KubeRay refuses numbers here.
@@ -113,24 +82,21 @@ def test_selectors_match_pods(manifest: Path) -> None:
     there = [pod.labels for pod in PODS if pod.manifest == manifest]
     for document in documents(manifest):
         spec = document.get("spec", {})
-        if document["kind"] == "Service":
-            selector = spec["selector"]
-        elif document["kind"] in ("NetworkPolicy", "PodDisruptionBudget"):
-            selector = spec.get("podSelector", spec.get("selector"))["matchLabels"]
-        else:
-            continue
-        assert any(selector.items() <= labels.items() for labels in there), document["metadata"]["name"]
+        if document["kind"] in ("Service", "NetworkPolicy", "PodDisruptionBudget"):
+            selector = spec.get("podSelector") or spec["selector"]
+            selected = selector.get("matchLabels", selector).items()
+            assert any(selected <= labels.items() for labels in there), document["metadata"]["name"]
 
 
 @each_pod
 def test_every_pod_has_probes(pod: Pod) -> None:
     assert "readinessProbe" in pod.container
     assert "livenessProbe" in pod.container
-    if pod.labels["app.kubernetes.io/component"] == "router":
+    if pod.component == "router":
         # On KubeRay the routers of a second cluster wait for its workers.
         path = "/ready" if pod.manifest.name == "rayservice.yaml" else "/health"
         assert pod.container["readinessProbe"]["httpGet"]["path"] == path
-    if pod.labels["app.kubernetes.io/component"] == "worker":
+    if pod.component == "worker":
         # The other paths need the token, which the kubelet does not have.
         probes = [probe for name, probe in pod.container.items() if name.endswith("Probe")]
         assert [probe["httpGet"]["path"] for probe in probes] == ["/live"] * 3
@@ -138,7 +104,7 @@ def test_every_pod_has_probes(pod: Pod) -> None:
 
 def test_worker_may_start_long_but_not_hang() -> None:
     for pod in PODS:
-        if pod.labels["app.kubernetes.io/component"] == "worker":
+        if pod.component == "worker":
             start, live = pod.container["startupProbe"], pod.container["livenessProbe"]
             assert start["periodSeconds"] * start["failureThreshold"] >= 1800
             period = live["periodSeconds"]
@@ -150,18 +116,14 @@ def test_hanging_replica_ends_in_30_s() -> None:
     failures = REPLICA_HEALTH_CHECK_UNHEALTHY_THRESHOLD
     assert failures * (HEALTH_PERIOD_SECONDS + REPLY_SECONDS) + HEALTH_PERIOD_SECONDS <= 30
     # Without it a worker first has its drain time.
-    assert environment(pod_named("head"))["RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS"] == "1"
+    assert pod_named("head").environment["RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS"] == "1"
 
 
-def settings_of(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> RouterSettings | WorkerSettings:
-    for name, value in environment(pod).items():
-        monkeypatch.setenv(name, value)
-    return RouterSettings() if pod.labels["app.kubernetes.io/component"] == "router" else WorkerSettings()
-
-
-@pytest.mark.parametrize("pod", PLAIN_PODS, ids=lambda pod: pod.name)
+@pytest.mark.parametrize("pod", pods_of(documents(MANIFESTS[0])), ids=lambda pod: pod.name)
 def test_pods_have_time_to_drain(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = settings_of(pod, monkeypatch)
+    for name, value in pod.environment.items():
+        monkeypatch.setenv(name, value)
+    settings = RouterSettings() if pod.component == "router" else WorkerSettings()
     drain = float(settings.drain_seconds)
     if isinstance(settings, RouterSettings):
         assert settings.worker_token

@@ -4,16 +4,18 @@ import hashlib
 import json
 import os
 from collections import Counter
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
-from triptych.deploy.common.variants import Models
-from triptych.deploy.local.specs import PlanError, plan_router, plan_workers, with_token
+from triptych.deploy.common.variants import Models, choose
+from triptych.deploy.local.specs import plan_router, plan_workers, with_token
 from triptych.deploy.local.supervisor import Spec
 from triptych.deploy.settings import DeploySettings
 from triptych.router.access.keys import KeyRing, read_keys
 from triptych.workers.shared.contract import POOLS
+from triptych.workers.shared.strict_settings import SettingsError
 
 MODELS = Models({pool: f"/variants/{pool}" for pool in POOLS}, (), demo=frozenset(POOLS))
 
@@ -21,7 +23,7 @@ MODELS = Models({pool: f"/variants/{pool}" for pool in POOLS}, (), demo=frozense
 def plan(
     environ: dict[str, str] | None = None, gpus: tuple[str, ...] = (), cores: int = 8, **settings: Any
 ) -> list[Spec]:
-    return plan_workers(DeploySettings(**settings), MODELS, environ or {}, gpus, cores)
+    return plan_workers(DeploySettings(**settings), MODELS, environ or {}, dict.fromkeys(gpus), cores)
 
 
 def test_pool_variant_and_port_of_workers() -> None:
@@ -71,18 +73,42 @@ def test_pool_is_spread_over_gpus(gpus: tuple[str, ...]) -> None:
 def test_tensor_parallel_groups_gpus() -> None:
     workers = plan({"WORKER_TENSOR_PARALLEL": "2"}, gpus=("0", "1", "2", "3"), pools={"retrieval": 2})
     assert [spec.env["CUDA_VISIBLE_DEVICES"] for spec in workers] == ["0,1", "2,3"]
-    with pytest.raises(PlanError, match="WORKER_TENSOR_PARALLEL is 2, but there are 1"):
+    with pytest.raises(SettingsError, match="WORKER_TENSOR_PARALLEL is 2, but there are 1"):
         plan({"WORKER_TENSOR_PARALLEL": "2"}, gpus=("0",))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "gib", "environ", "said"),
+    [
+        ("0", 24, {}, "DEPLOY_POOLS"),
+        ("0", 24, {"DEPLOY_POOLS": "retrieval,code"}, None),
+        ("012", 12, {}, None),
+        ("01", 12, {}, "2 workers share GPU 0"),
+        ("0", 8, {"DEPLOY_POOLS": "code"}, "code-0 cannot start"),
+        ("0", 24, {"DEPLOY_MODEL": "demo"}, None),
+        ("0", 8, {"DEPLOY_POOLS": "code,v3.base", "DEPLOY_MODELS": "v3=demo"}, "code-0 cannot start"),
+        ("0", None, {}, None),
+    ],
+)
+def test_too_little_gpu_memory_is_refused(
+    monkeypatch: pytest.MonkeyPatch, gpus: str, gib: float | None, environ: dict[str, str], said: str | None
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    settings = DeploySettings()
+    models = choose(settings, has_gpu=True)
+    with pytest.raises(SettingsError, match=said) if said else nullcontext():
+        plan_workers(settings, models, {}, dict.fromkeys(gpus, gib), cores=8)
 
 
 @pytest.mark.parametrize("name", ["WORKER_MODEL", "WORKER_TASK", "WORKER_PORT", "ROUTER_WORKERS"])
 def test_settings_of_the_deployment_are_refused(name: str) -> None:
-    with pytest.raises(PlanError, match=name):
+    with pytest.raises(SettingsError, match=name):
         plan({name: "x"})
 
 
 def plan_all(environ: dict[str, str], **settings: Any) -> tuple[Spec, list[Spec]]:
-    workers = plan_workers(DeploySettings(**settings), MODELS, environ, (), 2)
+    workers = plan_workers(DeploySettings(**settings), MODELS, environ, {}, 2)
     return plan_router(workers, environ), workers
 
 
@@ -100,7 +126,7 @@ def test_router_knows_all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("port", "said"), [("8102", "one of the workers' ports"), ("0", "random port")])
 def test_wrong_router_port_is_refused(monkeypatch: pytest.MonkeyPatch, port: str, said: str) -> None:
     monkeypatch.setenv("ROUTER_PORT", port)
-    with pytest.raises(PlanError, match=f"ROUTER_PORT.*{said}"):
+    with pytest.raises(SettingsError, match=f"ROUTER_PORT.*{said}"):
         plan_all({})
 
 
@@ -123,7 +149,7 @@ def test_operators_token_is_kept(name: str) -> None:
 
 
 def test_different_tokens_are_refused() -> None:
-    with pytest.raises(PlanError, match="differ") as caught:
+    with pytest.raises(SettingsError, match="differ") as caught:
         with_token({"ROUTER_WORKER_TOKEN": "one-of-two-tokens", "WORKER_TOKEN": "the-other-token"})
     assert "token" not in str(caught.value).replace("ROUTER_WORKER_TOKEN", "").replace("WORKER_TOKEN", "")
 

@@ -1,25 +1,18 @@
 """The alert rules, the scrape configuration and the dashboard, checked by promtool and by the metrics."""
 
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.prometheus import MONITORING, ROOT, alerts, panels, tool
+from tests.prometheus import MONITORING, ROOT, alerts, panels, promtool
 from tests.unit.test_metrics_docs import router_metrics, worker_metrics
 
 ALERTS = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"][0]["rules"]
 CASES = yaml.safe_load((ROOT / "tests" / "data" / "alerts.yml").read_text())
 METRICS = router_metrics() | worker_metrics()
-
-
-def promtool(*arguments: object) -> str:
-    done = subprocess.run([tool("promtool"), *map(str, arguments)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_prometheus_accepts_rules_and_jobs() -> None:

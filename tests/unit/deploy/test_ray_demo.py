@@ -29,9 +29,7 @@ def test_demo_ignores_deploy_settings(monkeypatch: pytest.MonkeyPatch, tmp_path:
     }
 
 
-def test_demo_engines_share_a_gpu(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_demo_engines_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {pool.gpus for pool in demo.make().pools.values()} == {0}
     monkeypatch.setattr(demo.machine, "usable_gpus", lambda: ("0",))
     pools = demo.make().pools.values()

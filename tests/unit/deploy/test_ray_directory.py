@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.hang_guard import GUARD_SECONDS
+from triptych.deploy.ray import directory
 from triptych.deploy.ray.directory import Directory, DirectoryClient, DirectoryLost
 
 
@@ -28,7 +29,9 @@ def actor(answer: Callable[[str], str]) -> Any:
 
 
 @pytest.mark.parametrize(("search_seconds", "searches"), [(60, 1), (0, 3)])
-async def test_search_that_hangs_is_given_up(search_seconds: float, searches: int) -> None:
+async def test_search_that_hangs_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, search_seconds: float, searches: int
+) -> None:
     back = threading.Event()
     begun: list[str] = []
 
@@ -37,17 +40,18 @@ async def test_search_that_hangs_is_given_up(search_seconds: float, searches: in
         back.wait(GUARD_SECONDS)
         return actor(lambda method: f"its {method}")
 
-    client = DirectoryClient("mine", find, search_seconds)
+    monkeypatch.setattr(directory, "directory", find)
+    monkeypatch.setattr(directory, "SEARCH_SECONDS", search_seconds)
+    client = DirectoryClient("mine")
     for _ in range(3):
         with pytest.raises(DirectoryLost, match="no answer within"):
             await client.ask("look", seconds=0.02)
     back.set()
     assert begun == ["mine"] * searches
-    client = DirectoryClient("mine", find)
-    assert await client.ask("look", seconds=30) == "its look"
+    assert await DirectoryClient("mine").ask("look", seconds=30) == "its look"
 
 
-async def test_lost_actor_is_searched_again() -> None:
+async def test_lost_actor_is_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(method: str) -> str:
         raise ValueError("the actor died")
 
@@ -59,7 +63,8 @@ async def test_lost_actor_is_searched_again() -> None:
             raise its
         return its
 
-    client = DirectoryClient("mine", find)
+    monkeypatch.setattr(directory, "directory", find)
+    client = DirectoryClient("mine")
     for reason in ("the actor died", "no head"):
         with pytest.raises(DirectoryLost, match=reason):
             await client.ask("look", seconds=30)
@@ -68,6 +73,6 @@ async def test_lost_actor_is_searched_again() -> None:
 
 
 def test_actor_asks_the_book() -> None:
-    directory = Directory()
-    assert directory.ask("pressure", "code") is None
-    assert directory.ask("served_by_all", "10.0.0.1:8101")
+    actor = Directory()
+    assert actor.ask("pressure", "code") is None
+    assert actor.ask("served_by_all", "10.0.0.1:8101")

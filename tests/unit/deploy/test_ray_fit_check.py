@@ -3,8 +3,6 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from triptych.deploy.ray.config import ClusterConfig, parse_config
 from triptych.deploy.ray.fit_check import Fit, check_fit, render
@@ -124,29 +122,3 @@ def test_unknown_gpu_memory_is_a_warning() -> None:
     found = check("cpus=8,gpus=1", retrieval={"gpus": 0.3})
     assert found.fits
     assert ["memory is unknown" in line for line in found.warnings] == [True]
-
-
-@given(
-    st.lists(
-        st.sampled_from(["cpus=1", "cpus=4,gpus=1", "cpus=8,gpus=2,label:zone=a"]), min_size=1, max_size=4
-    ),
-    st.dictionaries(
-        st.sampled_from(["retrieval", "text-matching", "code"]),
-        st.builds(
-            dict,
-            gpus=st.sampled_from([0, 0.3, 0.5, 1]),
-            cpus=st.sampled_from([0.5, 2]),
-            replicas=st.integers(1, 4),
-            labels=st.sampled_from([{}, {"zone": "a"}]),
-        ),
-        min_size=1,
-    ),
-)
-def test_placed_replicas_never_exceed_the_totals(nodes: list[str], pools: dict[str, Any]) -> None:
-    wanted = config(**pools)
-    machines = parse_nodes(nodes)
-    found = check_fit(wanted, machines, {})
-    placed = [(wanted.pools[name], its.fewest_fit) for name, its in found.pools.items()]
-    assert sum(pool.cpus * count for pool, count in placed) <= sum(node.cpus for node in machines)
-    assert sum(pool.gpus * count for pool, count in placed) <= sum(node.gpus for node in machines) + 1e-6
-    assert all(count <= pool.fewest for pool, count in placed)

@@ -34,26 +34,14 @@ def test_port_in_use_is_skipped() -> None:
     assert take_port("127.0.0.1", [port])[0] == port
 
 
+async def lock_and_release(*gpus: str) -> None:
+    async with gpus_locked(gpus):
+        pass
+
+
 async def test_replicas_on_one_gpu_take_turns() -> None:
-    order: list[str] = []
-    inside = asyncio.Event()
-    done = asyncio.Event()
-
-    async def first() -> None:
-        async with gpus_locked(["0", "1"]):
-            inside.set()
-            await done.wait()
-            order.append("first")
-
-    async def second() -> None:
-        await inside.wait()
-        async with gpus_locked(["1"]):
-            order.append("second")
-
-    tasks = [asyncio.create_task(first()), asyncio.create_task(second())]
-    await inside.wait()
-    async with gpus_locked(["2"]):
-        order.append("another GPU")
-    done.set()
-    await asyncio.gather(*tasks)
-    assert order == ["another GPU", "first", "second"]
+    async with gpus_locked(["0", "1"]):
+        await lock_and_release("2")
+        waiting = asyncio.create_task(lock_and_release("1"))
+        assert not (await asyncio.wait([waiting], timeout=0.1))[0]
+    await waiting

@@ -34,12 +34,13 @@ def test_file_names_workers_and_empty_pools(tmp_path: Path) -> None:
     ]
 
 
-def test_the_file_has_the_pools_in_the_order_of_the_configuration(tmp_path: Path) -> None:
-    groups = written(tmp_path, retrieval=False, code=True, rerank=True)
-    assert [group["labels"]["task"] for group in groups] == ["retrieval", "code", "rerank"]
+def test_pools_are_in_the_order_of_the_configuration(tmp_path: Path) -> None:
+    def order(**pools: bool) -> list[str]:
+        return [group["labels"]["task"] for group in written(tmp_path, **pools)]
+
+    assert order(retrieval=False, code=True, rerank=True) == ["retrieval", "code", "rerank"]
     # A pool that is being removed is not in the configuration any more.
-    groups = written(tmp_path, retrieval=False)
-    assert [group["labels"]["task"] for group in groups] == ["retrieval", "code"]
+    assert order(retrieval=False) == ["retrieval", "code"]
 
 
 def test_routers_have_different_orders(tmp_path: Path) -> None:

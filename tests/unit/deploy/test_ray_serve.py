@@ -93,9 +93,7 @@ class Book:
 
 
 def policy_of_a_pool() -> policies.PressurePolicy:
-    return policies.PressurePolicy(
-        "triptych", "code", tokens_per_second=100, utilization=0.5, backlog_seconds=30
-    )
+    return policies.PressurePolicy("triptych", "code", 100, utilization=0.5, backlog_seconds=30)
 
 
 @pytest.fixture
@@ -106,7 +104,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 @pytest.fixture
-def book(monkeypatch: pytest.MonkeyPatch) -> Book:
+def book(monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace) -> Book:
     book = Book()
     monkeypatch.setattr(policies, "find_directory", lambda _: book)
     return book

@@ -33,25 +33,19 @@ def test_running_deployment_is_settled() -> None:
     assert (status.settled, status.healthy, status.line) == (True, True, "code 1/1; routers 1")
 
 
-@pytest.mark.parametrize(
-    "status",
-    [
-        seen(pool=said("DEPLOYING")),
-        seen(pool=said("RUNNING", RUNNING=1, STOPPING=1)),
-        seen(routers=said("DEPLOYING")),
-        seen(Overview([MEMBER], [], {})),
-        seen(Overview([], [ROUTER], {})),
-        seen(Overview([MEMBER], [ROUTER, replace(ROUTER, id="r2", serving=frozenset())], {})),
-    ],
-    ids=[
-        "a pool starts",
-        "a replica stops",
-        "the routers start",
-        "no router has reported",
-        "a replica has not reported",
-        "a router does not use a replica yet",
-    ],
-)
+CHANGING = {
+    "a pool starts": seen(pool=said("DEPLOYING")),
+    "a replica stops": seen(pool=said("RUNNING", RUNNING=1, STOPPING=1)),
+    "the routers start": seen(routers=said("DEPLOYING")),
+    "no router has reported": seen(Overview([MEMBER], [], {})),
+    "a replica has not reported": seen(Overview([], [ROUTER], {})),
+    "a router does not use a replica yet": seen(
+        Overview([MEMBER], [ROUTER, replace(ROUTER, id="r2", serving=frozenset())], {})
+    ),
+}
+
+
+@pytest.mark.parametrize("status", CHANGING.values(), ids=CHANGING)
 def test_changing_deployment_is_not_settled(status: Status) -> None:
     assert not status.settled
 

@@ -29,11 +29,8 @@ STOPPED = ["stop", "shutdown"]
 
 @pytest.fixture
 def _handlers() -> Iterator[None]:
-    """The default handlers of signals; nohup and a shell's background jobs ignore some."""
-    default = {signal.SIGINT: signal.default_int_handler}
-    handlers = {
-        number: signal.signal(number, default.get(number, signal.SIG_DFL)) for number in up_here.STOP_SIGNALS
-    }
+    """The handlers of signals as they were before."""
+    handlers = {number: signal.getsignal(number) for number in up_here.STOP_SIGNALS}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -104,8 +101,6 @@ DRIVER = """
 import signal, sys
 import pytest
 from tests.unit.deploy.test_ray_up_here import up_local
-
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 class Log(list):
     pause = signal.pause

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from triptych.deploy.env_example import CLASSES, render
+from triptych.deploy.env_example import render
 from triptych.deploy.settings import DeploySettings
 
 ROOT = Path(__file__).parents[3]
@@ -77,16 +77,7 @@ def test_engines_choose_the_pools(
 def test_env_example_is_up_to_date() -> None:
     written = (ROOT / ".env.example").read_text()
     assert written == render(), "run: python -m deploy.env_example > .env.example"
-
-
-def test_settings_have_descriptions() -> None:
-    silent = [
-        f"{settings.__name__}.{name}"
-        for settings in CLASSES
-        for name, field in settings.model_fields.items()
-        if not field.description
-    ]
-    assert silent == []
+    assert "\n# None\n" not in written, "a setting has no description"
 
 
 def test_env_example_can_be_read_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from triptych.deploy.common.variants import choose
 from triptych.deploy.settings import DeploySettings
@@ -55,38 +54,27 @@ def test_given_variants_are_not_merged() -> None:
     assert not models.demo
 
 
-def of_several_models(**settings: Any) -> DeploySettings:
-    """Settings with pools of two models, whether workers can serve these already or not."""
-    pools = {"retrieval": 1, "v3.base": 1, "v3.separation": 1}
-    return DeploySettings().model_copy(update={"pools": pools, **settings})
+SEVERAL = {"retrieval": 1, "v3.base": 1, "v3.separation": 1}
 
 
 def test_each_model_is_merged_from_its_own_checkpoint(tmp_path: Path) -> None:
-    models = choose(of_several_models(state=tmp_path), has_gpu=True)
-    assert [step.argv[4] for step in models.steps] == [
-        "jinaai/jina-embeddings-v4",
-        "jinaai/jina-embeddings-v3",
-    ]
-    assert [task for flag, task in pairwise(models.steps[1].argv) if flag == "--pool"] == [
-        "v3.base",
-        "v3.separation",
-    ]
+    models = choose(DeploySettings(pools=SEVERAL, state=tmp_path), has_gpu=True)
+    v4, v3 = "jinaai/jina-embeddings-v4", "jinaai/jina-embeddings-v3"
+    assert [step.argv[4] for step in models.steps] == [v4, v3]
+    tasks = [task for flag, task in pairwise(models.steps[1].argv) if flag == "--pool"]
+    assert tasks == ["v3.base", "v3.separation"]
     assert models.folders["v3.base"] == f"{tmp_path}/variants/jinaai--jina-embeddings-v3/v3.base"
-    assert models.sources == {
-        "retrieval": "jinaai/jina-embeddings-v4",
-        "v3.base": "jinaai/jina-embeddings-v3",
-        "v3.separation": "jinaai/jina-embeddings-v3",
-    }
+    assert models.sources == {"retrieval": v4, "v3.base": v3, "v3.separation": v3}
 
 
 def test_models_may_come_from_folders_and_from_the_demo(tmp_path: Path) -> None:
-    models = choose(of_several_models(state=tmp_path, model="/v4", models={"v3": "demo"}), has_gpu=True)
+    settings = DeploySettings(pools=SEVERAL, state=tmp_path, model="/v4", models={"v3": "demo"})
+    models = choose(settings, has_gpu=True)
     assert models.demo
     assert models.sources["retrieval"] == "/v4"
     assert models.folders["v3.base"] == f"{tmp_path}/demo/v3/variants/v3.base"
-    assert ("tiny", f"{tmp_path}/demo/v3/upstream", "--model", "jina-embeddings-v3") in [
-        step.argv[3:] for step in models.steps
-    ]
+    tiny = ("tiny", f"{tmp_path}/demo/v3/upstream", "--model", "jina-embeddings-v3")
+    assert tiny in [step.argv[3:] for step in models.steps]
 
 
 def test_reranker_m0_is_served_as_published(tmp_path: Path) -> None:
