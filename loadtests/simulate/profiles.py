@@ -3,7 +3,6 @@
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from statistics import NormalDist, fmean
 from typing import NamedTuple
 
@@ -61,12 +60,11 @@ class Lengths(NamedTuple):
     def draw(self, draw: random.Random) -> int:
         """The tokens of one input."""
         point = draw.random()
-        median, sigma = self.kinds[-1][1:]
         for share, *kind in self.kinds:
             point -= share
             if point < 0:
-                median, sigma = kind
                 break
+        median, sigma = kind
         return self._tokens(median, sigma, draw.gauss(0.0, 1.0) if sigma else 0.0)
 
     @property
@@ -91,8 +89,7 @@ def default(name: str) -> int:
     return int(RouterSettings.model_fields[name].default)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
+class Setup(NamedTuple):
     """The deployment."""
 
     profile: Profile

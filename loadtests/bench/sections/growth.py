@@ -20,8 +20,7 @@ from triptych.loadtests.bench.systems import ask_router
 from triptych.loadtests.server_processes import Server
 from triptych.loadtests.simulate.profiles import SHORT, Profile, default
 from triptych.loadtests.simulate.profiles import Setup as Deployment
-from triptych.loadtests.simulate.simulated_router import POOL, WIRE
-from triptych.loadtests.simulate.simulation import simulate
+from triptych.loadtests.simulate.simulation import POOL, WIRE, simulate
 from triptych.router.items import Item, Job, Priority
 from triptych.router.pool.queue import PoolQueue
 
