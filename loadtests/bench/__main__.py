@@ -22,42 +22,16 @@ import uvloop
 
 from triptych.loadtests.bench import card
 from triptych.loadtests.bench.bench_report import markdown
-from triptych.loadtests.bench.measure import Result
-from triptych.loadtests.bench.sections import (
-    Bench,
-    Scale,
-    Section,
-    compared,
-    emulated,
-    everyone,
-    growth,
-    latency,
-    on_gpu,
-    overload,
-    router_alone,
-)
+from triptych.loadtests.bench.measure import Bench, Result, Scale
+from triptych.loadtests.bench.sections import SECTIONS
 from triptych.loadtests.bench.servers import Servers, SizeName
 from triptych.loadtests.provenance import machine, revision
 
-# Neighbours share engines.
-SECTIONS: dict[str, Section] = {
-    "router": router_alone.SECTION,
-    "throughput": compared.THROUGHPUT,
-    "encoder": compared.ENCODER,
-    "latency": latency.SECTION,
-    "overload": overload.SECTION,
-    "growth": growth.SECTION,
-    "emulated": emulated.SECTION,
-    "recipe-nano": compared.AGAINST_RECIPE_NANO,
-    "everyone": everyone.SECTION,
-    "recipe-tiny": compared.AGAINST_RECIPE_TINY,
-    **on_gpu.SECTIONS,
-}
-FULL = Scale(rounds=5, seconds=1.5, quick=False)
+FULL = Scale(rounds=5, seconds=1.5)
 QUICK = Scale(rounds=2, seconds=0.6, quick=True)
 GPU_SCALES: Mapping[SizeName, Scale] = {
     # Rounding depends on the batch: values of a unit vector move by some thousandths.
-    "full": Scale(rounds=2, seconds=4, quick=False, settle_seconds=0.5, tolerance=0.01),
+    "full": Scale(rounds=2, seconds=4, settle_seconds=0.5, tolerance=0.01),
     "nano": Scale(rounds=1, seconds=0.3, quick=True),
 }
 SECTION_SECONDS = 180.0
@@ -84,12 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 1 << 16)), hard))
     (out / "servers").mkdir(parents=True, exist_ok=True)
-    scale = QUICK if options.quick else FULL
     try:
         report = read(out)
     except ValueError as error:
         parser.error(str(error))
-    bench = Bench(Servers(out / "servers"), scale, options.size, report)
+    bench = Bench(Servers(out / "servers"), QUICK if options.quick else FULL, options.size, report)
     names = options.only or [
         name
         for name, section in SECTIONS.items()

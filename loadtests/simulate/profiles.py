@@ -60,11 +60,12 @@ class Lengths(NamedTuple):
     def draw(self, draw: random.Random) -> int:
         """The tokens of one input."""
         point = draw.random()
+        median, sigma = self.kinds[-1][1:]
         for share, *kind in self.kinds:
             point -= share
             if point < 0:
+                median, sigma = kind
                 break
-        median, sigma = kind
         return self._tokens(median, sigma, draw.gauss(0.0, 1.0) if sigma else 0.0)
 
     @property

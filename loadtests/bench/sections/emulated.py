@@ -1,8 +1,7 @@
 """Whether worker and router keep a fast card busy: a real worker, whose engine takes the time of a card."""
 
 from triptych.loadtests.bench import systems
-from triptych.loadtests.bench.measure import Result
-from triptych.loadtests.bench.sections import Bench, Section
+from triptych.loadtests.bench.measure import Bench, Result
 from triptych.loadtests.bench.sections.compared import RETRIEVAL, Load, side_by_side
 from triptych.loadtests.bench.servers import CARD_SECONDS, CARD_TOKENS, STEP_ITEMS, STEP_TOKENS, Engine
 from triptych.loadtests.bench.systems import System
@@ -36,11 +35,8 @@ async def run(bench: Bench, result: Result) -> None:
     texts = await servers.texts("tiny")
     scale = bench.scale._replace(seconds=bench.scale.seconds * SECONDS_FACTOR, settle_seconds=0.1)
     for load in LOADS:
-        rows = await side_by_side(scale, load, compared, texts)
+        rows = await side_by_side(scale, load, compared, texts.lists)
         best = ideal(load.tokens + PREFIX_TOKENS)
         for row in rows:
             row.figures[SHARE] = [100 * rate / best for rate in row.items_per_second]
         result.rows += rows
-
-
-SECTION = Section("An emulated card of 90,000 tokens a second", run)

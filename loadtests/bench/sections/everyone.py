@@ -15,8 +15,7 @@ import psutil
 
 from triptych.loadtests.bench import systems
 from triptych.loadtests.bench.loops import Vector, post
-from triptych.loadtests.bench.measure import Result
-from triptych.loadtests.bench.sections import Bench, Section
+from triptych.loadtests.bench.measure import Bench, Result
 from triptych.loadtests.bench.sections.compared import LONG, RETRIEVAL, SHORT, Load, side_by_side
 from triptych.loadtests.bench.servers import SIZES, Engine, Servers
 from triptych.loadtests.bench.stock import stock_copy
@@ -49,7 +48,7 @@ async def run(bench: Bench, result: Result) -> None:
     of_batches = [await transformers(servers, variant, dimensions), routed]
     for load in (*LOADS, *BATCHES):
         its = of_batches if load in BATCHES else compared
-        result.rows += await side_by_side(scale, load, its, texts)
+        result.rows += await side_by_side(scale, load, its, texts.lists)
     for system in (*compared, *of_batches):
         used = sum(memory_mib(server.pid) for server in system.processes.values())
         for row in result.rows:
@@ -130,6 +129,3 @@ def sentence_transformer(folder: Path, checkpoint: Path, dimensions: int) -> Pat
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(content))
     return folder
-
-
-SECTION = Section("Everyone side by side, nano variant", run, quick=False)

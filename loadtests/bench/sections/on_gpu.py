@@ -7,7 +7,6 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import httpx
@@ -16,7 +15,10 @@ import orjson
 
 from triptych.deploy.common.gpu_memory import weights_gib
 from triptych.loadtests.bench import card, systems
-from triptych.loadtests.bench.gpu_figures import (
+from triptych.loadtests.bench.loops import Vector, post
+from triptych.loadtests.bench.measure import Bench, Result
+from triptych.loadtests.bench.sections.compared import RETRIEVAL, Load
+from triptych.loadtests.bench.sections.gpu_figures import (
     PEAK,
     ask,
     least_cosine,
@@ -24,10 +26,6 @@ from triptych.loadtests.bench.gpu_figures import (
     query_rate,
     throughput,
 )
-from triptych.loadtests.bench.loops import Vector, post
-from triptych.loadtests.bench.measure import Result
-from triptych.loadtests.bench.sections import Bench, Section
-from triptych.loadtests.bench.sections.compared import RETRIEVAL, Load
 from triptych.loadtests.bench.servers import FIXTURE, SIZES, Engine, SizeName, child
 from triptych.loadtests.bench.systems import System
 from triptych.loadtests.content.pictures import image
@@ -269,27 +267,3 @@ async def _resident_gib(worker: Server) -> float:
     page = (await asyncio.to_thread(httpx.get, worker.url + METRICS_PATH)).raise_for_status().text
     [sample] = [line for line in page.splitlines() if line.startswith(f"{RESIDENT} ")]
     return float(sample.split()[1]) / 2**30
-
-
-ON_GPU = partial(Section, gpu=True)
-SECTIONS = {
-    "matmul": ON_GPU("What the card can do", matmul),
-    "checkpoint": ON_GPU("Random checkpoint, written and merged for three tasks", checkpoint),
-    "memory": ON_GPU("One engine: start, and memory by part", memory),
-    "parity": ON_GPU("Vectors against the model's own code, same size", parity),
-    "short": ON_GPU("Throughput of short texts, one engine", short),
-    "queries": ON_GPU("Queries in time, one engine", queries),
-    "stock": ON_GPU("Against stock vLLM on the same card", stock),
-    "recipe": ON_GPU("Against the published recipe on the same card", recipe),
-    "long": ON_GPU("Throughput of long texts, one engine", long),
-    "media": ON_GPU("Images and multi-vectors, one engine", media),
-    "fp8": ON_GPU("fp8", fp8),
-    "three": ON_GPU("Three engines on the card, three tasks mixed", partial(tasks_mixed, pools=POOLS)),
-    "shared": ON_GPU("One engine for all tasks, three tasks mixed", partial(tasks_mixed, pools=("shared",))),
-    "fixture-float32": ON_GPU(
-        "The published code's reference vectors, float32", partial(fixture, size="fixture-float32")
-    ),
-    "fixture-bfloat16": ON_GPU(
-        "The published code's reference vectors, bfloat16", partial(fixture, size="fixture-bfloat16")
-    ),
-}

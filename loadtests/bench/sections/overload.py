@@ -11,8 +11,7 @@ from triptych.loadtests.bench.loops import (
     open_loop,
     poisson,
 )
-from triptych.loadtests.bench.measure import Result, Sending, Trial, interleaved
-from triptych.loadtests.bench.sections import Bench, Scale, Section
+from triptych.loadtests.bench.measure import Bench, Result, Scale, Sending, Trial, interleaved
 from triptych.loadtests.bench.servers import Engine
 from triptych.loadtests.bench.systems import ask_router
 from triptych.loadtests.bench.texts import Texts
@@ -45,9 +44,9 @@ async def run(bench: Bench, result: Result) -> None:
     [worker] = await servers.need(Engine("emulated"))
     router = await servers.router(("retrieval", worker), **LIMITS)
     texts = await servers.texts()
+    scale = scale._replace(rounds=min(scale.rounds, ROUNDS))
     for tokens in CONCURRENCY:
-        rounds = min(scale.rounds, ROUNDS)
-        result.rows += await interleaved(trials(tokens, router, worker, texts, scale), rounds)
+        result.rows += await interleaved(trials(tokens, router, worker, texts, scale), scale)
 
 
 def trials(tokens: int, router: Server, worker: Server, texts: Texts, scale: Scale) -> list[Trial]:
@@ -95,7 +94,7 @@ async def overload(
     replies = await open_loop(url, requests, moments)
     [first] = (await closed_loop(url, queries[:1], 1)).replies
     begin = replies[0].due
-    in_time = [reply for reply in replies if reply.good and seconds_of(reply) <= DEADLINE_SECONDS]
+    in_time = [reply for reply in replies if reply.good and reply.seconds <= DEADLINE_SECONDS]
     refused = [reply for reply in replies if reply.status == 429]
     counted = sum(begin + FILL_SECONDS < reply.end <= begin + seconds for reply in in_time)
     goodput = counted / (seconds - FILL_SECONDS)
@@ -104,18 +103,11 @@ async def overload(
         REFUSED: len(refused) / len(replies),
         OTHER: len(replies) - len(refused) - len(in_time),
         REFUSAL_MS: p99(refused) * 1e3,
-        AFTER: (seconds_of(first) if first.good else TIMEOUT_SECONDS) / p99(idle.replies),
+        AFTER: (first.seconds if first.good else TIMEOUT_SECONDS) / p99(idle.replies),
     }
     return Round(replies, goodput, figures)
 
 
-def seconds_of(reply: Reply) -> float:
-    return reply.end - reply.due
-
-
 def p99(replies: list[Reply]) -> float:
     """In seconds; 0 without a reply."""
-    return float(np.quantile(list(map(seconds_of, replies)) or [0.0], 0.99))
-
-
-SECTION = Section("Overload: three times the capacity of an emulated card", run)
+    return float(np.quantile([reply.seconds for reply in replies] or [0.0], 0.99))

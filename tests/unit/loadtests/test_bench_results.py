@@ -12,9 +12,18 @@ import pytest
 from triptych.loadtests.bench import bench_targets
 from triptych.loadtests.bench.__main__ import main
 from triptych.loadtests.bench.bench_report import markdown
-from triptych.loadtests.bench.cpu import GENERATOR, OTHERS, cpu_seconds, tree_seconds
 from triptych.loadtests.bench.loops import Reply, Request, Round, Vector
-from triptych.loadtests.bench.measure import Result, Row, Trial, differ, interleaved
+from triptych.loadtests.bench.measure import (
+    GENERATOR,
+    OTHERS,
+    Result,
+    Row,
+    Scale,
+    Trial,
+    cpu_seconds,
+    differ,
+    interleaved,
+)
 from triptych.loadtests.bench.sections import compared, overload
 from triptych.loadtests.slo import Bound
 
@@ -121,7 +130,7 @@ def test_wrong_vectors_differ(other: Vector, tolerance: float, wrong: bool) -> N
 def test_vector_that_is_not_finite_is_a_failure() -> None:
     """Otherwise the report would not tell an engine's NaN from vectors of another model."""
     counted = Row(load="load", system="system")
-    counted.check([replied(0, UNIT), replied(1, UNIT * np.nan), replied(2, UNIT * 2)], {})
+    counted.check([replied(0, UNIT), replied(1, UNIT * np.nan), replied(2, UNIT * 2)], {}, 1e-5)
     assert counted.failures == {"not finite": 1}
     assert counted.vectors_wrong == 2
 
@@ -144,7 +153,7 @@ async def test_vectors_are_compared_by_request() -> None:
 
         return Trial("load", system, {}, prepare)
 
-    rows = await interleaved(list(map(trial, rounds)), rounds=2, settle_seconds=0)
+    rows = await interleaved(list(map(trial, rounds)), Scale(rounds=2, seconds=1, settle_seconds=0))
     assert [each.vectors_checked for each in rows] == [8, 6, 4]
     assert [each.vectors_wrong for each in rows] == [2, 2, 2]
     assert [each.items_per_second for each in rows] == [[1.0, 1.0]] * 3
@@ -159,10 +168,10 @@ def test_cpu_of_ended_children_counts() -> None:
     try:
         assert process.stdout is not None
         process.stdout.readline()
-        seconds = cpu_seconds({"servers": process.pid})
+        seconds = cpu_seconds({"servers": process})
     finally:
         process.communicate(b"\n")
     assert seconds["servers"] >= 0.2
     assert seconds[GENERATOR] > 0
     assert seconds[OTHERS] > 0
-    assert tree_seconds(process.pid) == 0
+    assert cpu_seconds({"servers": process})["servers"] == 0

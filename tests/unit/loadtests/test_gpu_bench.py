@@ -10,10 +10,9 @@ from tests.unit.loadtests.test_bench_results import result
 from triptych.loadtests.bench import __main__ as bench
 from triptych.loadtests.bench.bench_report import markdown
 from triptych.loadtests.bench.bench_targets import GOALS
-from triptych.loadtests.bench.flops import flops_per_token
-from triptych.loadtests.bench.gpu_figures import highest, least_cosine
-from triptych.loadtests.bench.measure import Result
-from triptych.loadtests.bench.sections import Bench, Section
+from triptych.loadtests.bench.measure import Bench, Result
+from triptych.loadtests.bench.sections import Section
+from triptych.loadtests.bench.sections.gpu_figures import flops_per_token, highest, least_cosine
 from triptych.loadtests.bench.sections.on_gpu import QUERIES, TIMES_RECIPE
 from triptych.loadtests.bench.servers import Servers
 from triptych.workers.checkpoints.folders import load_json
