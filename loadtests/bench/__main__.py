@@ -77,43 +77,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def run(bench: Bench, names: Sequence[str], budget: float, folder: Path) -> None:
-    """Run benchmarks one after another, and write the report after each."""
+    """Run benchmarks one after another, and write the report after each.
+
+    An error ends one of them and becomes part of its result.
+    """
     end = time.monotonic() + budget
     for number, name in enumerate(names, 1):
-        section, its, limit = SECTIONS[name], bench, None
+        section, its, seconds, where = SECTIONS[name], bench, None, machine()
         if section.gpu:
             its = bench._replace(scale=GPU_SCALES[bench.size])
-            limit = max(0.0, min(SECTION_SECONDS, end - time.monotonic()))
+            seconds = max(0.0, min(SECTION_SECONDS, end - time.monotonic()))
+            where = f"{card.name() or 'no GPU'}; {where}"
         print(f"[{number}/{len(names)}] {name}: {section.title}", file=sys.stderr)
-        bench.report[name] = result = await limited(name, its, limit)
+        result = Result(
+            name=name,
+            title=section.title,
+            quick=its.scale.quick,
+            began=time.strftime("%Y-%m-%d %H:%M"),
+            machine=where,
+            revision=revision(),
+        )
+        clock = time.monotonic()
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                await section.run(its, result)
+        except Exception as error:
+            # A section may raise its own TimeoutError.
+            if limit.expired():
+                result.error = f"{seconds:.0f} s were not enough: a section's limit, or the rest of --budget"
+            else:
+                result.error = f"{type(error).__name__}: {error}"
+                traceback.print_exc()
+        result.seconds = time.monotonic() - clock
         print(result.error or f"{result.seconds:.0f} s", file=sys.stderr)
+        bench.report[name] = result
         write(bench.report, folder)
-
-
-async def limited(name: str, bench: Bench, seconds: float | None) -> Result:
-    """The result of a benchmark that may take `seconds`. An error ends it and becomes part of the result."""
-    section = SECTIONS[name]
-    result = Result(
-        name=name,
-        title=section.title,
-        quick=bench.scale.quick,
-        began=time.strftime("%Y-%m-%d %H:%M"),
-        machine=f"{card.name() or 'no GPU'}; {machine()}" if section.gpu else machine(),
-        revision=revision(),
-    )
-    clock = time.monotonic()
-    try:
-        async with asyncio.timeout(seconds) as limit:
-            await section.run(bench, result)
-    except Exception as error:
-        # A section may raise its own TimeoutError.
-        if limit.expired():
-            result.error = f"{seconds:.0f} s were not enough: a section's limit, or the rest of --budget"
-        else:
-            result.error = f"{type(error).__name__}: {error}"
-            traceback.print_exc()
-    result.seconds = time.monotonic() - clock
-    return result
 
 
 def read(folder: Path) -> dict[str, Result]:

@@ -18,11 +18,6 @@ def markdown(results: Mapping[str, Result]) -> str:
     lines = ["# Benchmarks", "", *table(("", "target", "measured", "holds"), rows)]
     for result in results.values():
         lines += ["", *section(result)]
-        if result.figures:
-            figures = ((name, number(value)) for name, value in result.figures.items())
-            lines += ["", *table(("figure", "value"), figures)]
-        if result.error:
-            lines += ["", "**Ended early:**", "", *(f"    {line}" for line in result.error.splitlines())]
     return "\n".join(lines) + "\n"
 
 
@@ -45,7 +40,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def section(result: Result) -> list[str]:
-    """The lines of one benchmark: a table for each load."""
+    """The lines of one benchmark: a table for each load, one of figures, and the error."""
     quick = ", quick" if result.quick else ""
     lines = [
         f"## {result.title}",
@@ -62,6 +57,11 @@ def section(result: Result) -> list[str]:
         figures = [(row.system, name, spread(values)) for row in rows for name, values in row.figures.items()]
         if figures:
             lines += ["", *table(("system", "figure", "value"), figures)]
+    if result.figures:
+        values = ((name, number(value)) for name, value in result.figures.items())
+        lines += ["", *table(("figure", "value"), values)]
+    if result.error:
+        lines += ["", "**Ended early:**", "", *(f"    {line}" for line in result.error.splitlines())]
     return lines
 
 

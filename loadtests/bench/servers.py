@@ -128,7 +128,7 @@ class Servers:
     async def router(self, *workers: tuple[PoolName, Server], **settings: object) -> Server:
         """Start our router in front of workers. Like all that follow, it ends when engines are needed."""
         addresses = [(pool, worker.url) for pool, worker in workers]
-        return await self.started(Router(self.log("router"), addresses, **settings))
+        return await self._started(Router(self.log("router"), addresses, **settings))
 
     async def stub(self, status: int = 200) -> Server:
         """Start a worker that answers batches with `status` at once."""
@@ -158,9 +158,9 @@ class Servers:
         port, own = free_port(), {**ENGINE_ENVIRONMENT, "HF_HUB_OFFLINE": "1", **environment}
         argv = (*argv, str(port))
         server = Server(self.log(name), *argv, port=port, environment=own, ready=ready, python=python)
-        return await self.started(server)
+        return await self._started(server)
 
-    async def started(self, server: Server) -> Server:
+    async def _started(self, server: Server) -> Server:
         """Wait until `server` is ready."""
         self._others.callback(server.kill)
         try:

@@ -1,14 +1,14 @@
 """What is measured on a GPU: tokens a second by length, the highest rate of queries, single vectors."""
 
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
 import numpy as np
 
 from triptych.loadtests.bench.loops import Connection, Request, Vector, open_loop, poisson, post
-from triptych.loadtests.bench.measure import Bench, Result, Scale
+from triptych.loadtests.bench.measure import Bench, Result
 from triptych.loadtests.bench.sections.compared import Load, side_by_side
 from triptych.loadtests.bench.sections.emulated import PREFIX_TOKENS
 from triptych.loadtests.bench.systems import System, read_frames
@@ -36,11 +36,7 @@ def load_of(tokens: int, connections: int, texts: int = 1, of: str = "texts") ->
 
 
 async def throughput(
-    bench: Bench,
-    result: Result,
-    loads: Sequence[Load],
-    compared: Sequence[System],
-    scale: Scale | None = None,
+    bench: Bench, result: Result, loads: Iterable[Load], compared: Sequence[System]
 ) -> dict[tuple[Load, str], float]:
     """Measure systems side by side, one row for each load and system; their median tokens a second."""
     found: dict[tuple[Load, str], float] = {}
@@ -49,7 +45,7 @@ async def throughput(
     peak = next((one.figures[PEAK] for one in bench.report.values() if PEAK in one.figures), None)
     for load in loads:
         tokens = load.tokens + PREFIX_TOKENS
-        for row in await side_by_side(scale or bench.scale, load, compared, texts.lists):
+        for row in await side_by_side(bench.scale, load, compared, texts.lists):
             row.figures[TOKENS] = rates = [tokens * rate for rate in row.items_per_second]
             found[load, row.system] = median(rates)
             # The vision tower's operations are not counted.

@@ -82,16 +82,19 @@ async def checkpoint(bench: Bench, result: Result) -> None:
 
 async def memory(bench: Bench, result: Result) -> None:
     """An engine without CUDA graphs, then one with them. The card is free, as no section before has any."""
-    before, used = card.used_gib(), []
+    used = [card.used_gib()]
     for name, setting in (("eager", EAGER), ("retrieval", None)):
         began = time.monotonic()
         [worker] = await bench.servers.need(Engine(size=bench.size, setting=setting))
         result.figures[f"{name}: start, s"] = time.monotonic() - began
-        result.figures[f"{name}: memory of the host, GiB"] = await _resident_gib(worker)
+        page = (await asyncio.to_thread(httpx.get, worker.url + METRICS_PATH)).raise_for_status().text
+        [sample] = [line for line in page.splitlines() if line.startswith(f"{RESIDENT} ")]
+        # Of the worker and its engine process.
+        result.figures[f"{name}: memory of the host, GiB"] = float(sample.split()[1]) / 2**30
         used.append(card.used_gib())
-    without, with_graphs = used
-    if before is None or with_graphs is None or without is None:
+    if not card.name():
         return
+    before, without, with_graphs = used
     weights, cache = await _weights(bench), SIZES[bench.size].kv_cache_gib
     result.figures |= {
         "card: all of one engine, GiB": with_graphs - before,
@@ -115,8 +118,7 @@ async def parity(bench: Bench, result: Result) -> None:
     references = [np.frombuffer(reply.content, "<f4") for reply in replies]
     result.figures["texts, least cosine"] = least_cosine(vectors[:-1], references[:-1])
     result.figures["image, cosine"] = least_cosine(vectors[-1:], references[-1:])
-    apart = least_cosine(references[:1], references[1:2])
-    result.figures["two texts, cosine with each other"] = apart
+    result.figures["two texts, cosine with each other"] = least_cosine(references[:1], references[1:2])
 
 
 async def fixture(bench: Bench, result: Result, size: SizeName) -> None:
@@ -154,7 +156,7 @@ async def short(bench: Bench, result: Result) -> None:
 async def long(bench: Bench, result: Result) -> None:
     """Texts of thousands of tokens."""
     ours, _ = await _ours(bench)
-    await throughput(bench, result, list(_loads(bench, long=True).values()), [ours])
+    await throughput(bench, result, _loads(bench, long=True).values(), [ours])
 
 
 async def media(bench: Bench, result: Result) -> None:
@@ -177,7 +179,7 @@ async def media(bench: Bench, result: Result) -> None:
         vectors = [vector for entry in orjson.loads(body)["data"] for vector in entry["embeddings"]]
         return [np.frombuffer(base64.b64decode(vector), "<f4") for vector in vectors]
 
-    longest = list(_loads(bench).values())[-1]
+    [*_, longest] = _loads(bench).values()
     images_load = load_of(width * height // PIXELS_PER_TOKEN, longest.concurrency, of="images")
     await throughput(bench, result, [images_load], [ours._replace(make=ask_image)])
     multi = ours._replace(name=f"{ours.name}, multi-vectors", make=ask_multi, read=read_multi)
@@ -194,10 +196,10 @@ async def stock(bench: Bench, result: Result) -> None:
     """vLLM's own server, which takes the mean itself."""
     ours, [_, server] = await _ours(bench, Engine("stock", bench.size))
     other, loads = systems.stock(server, "base64"), _loads(bench)
-    rates = await throughput(bench, result, list(loads.values()), [other, ours])
+    rates = await throughput(bench, result, loads.values(), [other, ours])
     for tokens, load in loads.items():
-        times = rates[load, ours.name] / rates[load, other.name]
-        result.figures[f"{tokens}-token texts, times stock vLLM"] = times
+        name = f"{tokens}-token texts, times stock vLLM"
+        result.figures[name] = rates[load, ours.name] / rates[load, other.name]
     rate = await query_rate(bench, other, AMOUNTS[bench.size].queries)
     result.figures["30-token queries/s at p99 <= 50 ms, stock vLLM"] = rate
 
@@ -219,8 +221,8 @@ async def recipe(bench: Bench, result: Result) -> None:
 async def tasks_mixed(bench: Bench, result: Result, pools: Sequence[PoolName]) -> None:
     """An engine for each of `pools` on the card, and requests of three tasks in turn."""
     workers = await bench.servers.need(*(Engine(size=bench.size, pool=pool) for pool in pools))
-    if (used := card.used_gib()) is not None:
-        result.figures["card: all engines, GiB"] = used
+    if card.name():
+        result.figures["card: all engines, GiB"] = card.used_gib()
     by_pool = dict(zip(pools, workers, strict=True))
     router = await bench.servers.router(*by_pool.items(), processes=ROUTER_PROCESSES)
     tasks = itertools.cycle(TASKS)
@@ -230,7 +232,7 @@ async def tasks_mixed(bench: Bench, result: Result, pools: Sequence[PoolName]) -
 
     processes: dict[str, Server] = {"router": router, **by_pool}
     mixed = System("(d) router, workers", processes, router.url, ask_next, systems.read_embeddings)
-    await throughput(bench, result, list(_loads(bench).values()), [mixed])
+    await throughput(bench, result, _loads(bench).values(), [mixed])
 
 
 async def fp8(bench: Bench, result: Result) -> None:
@@ -240,9 +242,10 @@ async def fp8(bench: Bench, result: Result) -> None:
     lists = (await bench.servers.texts(size)).lists("fp8", 32, 1, PARITY_TOKENS)
     items = [Item(Text(text, "query")) for [text] in lists]
     result.figures["fp8: least cosine"] = least_cosine(await ask(quantized, items), await ask(worker, items))
-    scale = bench.scale._replace(tolerance=FP8_TOLERANCE)
+    bench = bench._replace(scale=bench.scale._replace(tolerance=FP8_TOLERANCE))
     compared = [systems.worker(worker), systems.worker(quantized)._replace(name="(c) worker, fp8")]
-    await throughput(bench, result, list(_loads(bench).values())[-1:], compared, scale)
+    [*_, longest] = _loads(bench).values()
+    await throughput(bench, result, [longest], compared)
 
 
 def _loads(bench: Bench, *, long: bool = False) -> dict[int, Load]:
@@ -260,10 +263,3 @@ async def _ours(bench: Bench, *others: Engine) -> tuple[System, list[Server]]:
     servers = await bench.servers.need(Engine(size=bench.size), *others)
     router = await bench.servers.router((RETRIEVAL, servers[0]), processes=ROUTER_PROCESSES)
     return systems.routed(router, servers[0], "base64"), servers
-
-
-async def _resident_gib(worker: Server) -> float:
-    """Memory of the worker and its engine process, as the worker reports it."""
-    page = (await asyncio.to_thread(httpx.get, worker.url + METRICS_PATH)).raise_for_status().text
-    [sample] = [line for line in page.splitlines() if line.startswith(f"{RESIDENT} ")]
-    return float(sample.split()[1]) / 2**30
