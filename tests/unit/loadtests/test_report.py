@@ -11,9 +11,11 @@ import pytest
 
 from tests.unit.loadtests.sample_run import build, constant, searched, steps
 from triptych.loadtests import slo
+from triptych.loadtests.estimates import times
+from triptych.loadtests.histogram import mean, merged
 from triptych.loadtests.objectives import Objective, Objectives
 from triptych.loadtests.report import headline, html, tables, terminal
-from triptych.loadtests.report.cuts import latency, mean_time, moments
+from triptych.loadtests.report.cuts import latency, moments
 from triptych.loadtests.report.words import duration, number, share
 from triptych.loadtests.results import Golden, Probe, Run, Segment
 
@@ -134,10 +136,10 @@ def test_search_says_which_rate_holds() -> None:
 def test_figures_of_the_rate_are_of_the_tries_that_held() -> None:
     run = searched()
     assert run.capacity is not None
-    before = headline.sentence(run, headline.chosen(run))
+    before = headline.sentence(run)
     # The slowest probe, as a confirmation that a stall made slow.
     run.capacity.probes.append(Probe(rate=412.0, verdict="fails", segments=[4]))
-    assert headline.sentence(run, headline.chosen(run)) == before
+    assert headline.sentence(run) == before
 
 
 @pytest.mark.parametrize(
@@ -232,7 +234,7 @@ def test_parts_add_up_to_the_mean_latency() -> None:
     run = build([constant()])
     parts = tables.spent(run.segments)
     assert list(parts) == ["waiting to be sent", "network and client", "router", "queue", "inference"]
-    assert sum(parts.values()) == pytest.approx(mean_time(run.segments, "total"), rel=0.01)
+    assert sum(parts.values()) == pytest.approx(mean(merged(times(run.segments))), rel=0.01)
     for row in run.segments[0].intervals.values():
         for one in row:
             one.clocks = {"total": one.clocks["total"], "service": one.clocks["service"]}
@@ -240,8 +242,8 @@ def test_parts_add_up_to_the_mean_latency() -> None:
 
 
 def test_words_have_three_digits() -> None:
-    times = {0.0000123: "12.3 µs", 0.0123: "12.3 ms", 0.9996: "1 s", 1234.0: "1230 s", 0.0: "0 s"}
-    assert {value: duration(value) for value in times} == times
+    durations = {0.0000123: "12.3 µs", 0.0123: "12.3 ms", 0.9996: "1 s", 1234.0: "1230 s", 0.0: "0 s"}
+    assert {value: duration(value) for value in durations} == durations
     numbers = {
         0.0: "0",
         0.5541: "0.554",
