@@ -69,9 +69,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     failed = [f"{count:,} x {'broken' if kind == '0' else kind}" for kind, count in row.failures.items()]
     return (
         row.system,
-        spread(row.items_per_second),
-        spread(row.p50_ms),
-        spread(row.p99_ms),
+        *map(spread, (row.items_per_second, row.p50_ms, row.p99_ms)),
         f"{', '.join(failed) or 0} of {row.requests:,}",
         f"{row.vectors_wrong} of {row.vectors_checked:,}",
         ", ".join(f"{name} {spent / row.items * 1e3:.3g}" for name, spent in row.cpu.items() if row.items),

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from triptych.loadtests.bench import card
 from triptych.loadtests.bench.stock import STOCK, stock_copy
-from triptych.loadtests.bench.texts import Texts
+from triptych.loadtests.bench.texts import Lists, texts_of
 from triptych.loadtests.server_processes import (
     ENGINE_ENVIRONMENT,
     LOOPBACK,
@@ -101,9 +101,9 @@ class Servers:
             await child(CHECKPOINTS, "merge", str(upstream), str(merged), "--pool", pool, "--dtype", dtype)
         return merged / pool
 
-    async def texts(self, size: SizeName = "nano", pool: PoolName = "retrieval") -> Texts:
+    async def texts(self, size: SizeName = "nano", pool: PoolName = "retrieval") -> Lists:
         """Texts in the tokens of a variant."""
-        return Texts(await self.variant(size, pool))
+        return texts_of(await self.variant(size, pool))
 
     async def need(self, *engines: Engine) -> list[Server]:
         """Servers of `engines`. Starts the missing ones together, and stops all other servers."""

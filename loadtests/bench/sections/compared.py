@@ -1,7 +1,7 @@
 """Items a second of several systems with the same texts: by load, and against the published recipe."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -10,13 +10,12 @@ from triptych.loadtests.bench.loops import Request, closed_loop
 from triptych.loadtests.bench.measure import Bench, Result, Row, Scale, Sending, Trial, interleaved
 from triptych.loadtests.bench.servers import Engine, SizeName
 from triptych.loadtests.bench.systems import System
+from triptych.loadtests.bench.texts import Lists
 from triptych.workers.checkpoints.variant import read_variant
 from triptych.workers.shared.contract import PoolName
 from triptych.workers.shared.families import BY_POOL, V5_NANO
 
 RETRIEVAL: PoolName = "retrieval"
-Lists = Callable[[str, int, int, int], list[list[str]]]
-"""`Texts.lists`."""
 
 
 class Load(NamedTuple):
@@ -60,7 +59,7 @@ async def throughput(
         if vllm_router:
             its.append(systems.stock(stock, load.form, vllm_router))
         its += [systems.worker(worker), systems.routed(router, worker, load.form, family.name)]
-        result.rows += await side_by_side(bench.scale, load, its, texts.lists)
+        result.rows += await side_by_side(bench.scale, load, its, texts)
 
 
 async def encoder(bench: Bench, result: Result) -> None:
@@ -80,7 +79,7 @@ async def recipe(bench: Bench, result: Result, size: SizeName) -> None:
         systems.recipe(token_level, "base64", dimensions),
     ]
     for load in RECIPE[size]:
-        result.rows += await side_by_side(bench.scale, load, its, texts.lists)
+        result.rows += await side_by_side(bench.scale, load, its, texts)
 
 
 async def side_by_side(scale: Scale, load: Load, compared: Sequence[System], lists: Lists) -> list[Row]:

@@ -35,7 +35,7 @@ async def run(bench: Bench, result: Result) -> None:
     texts = await servers.texts("tiny")
     scale = bench.scale._replace(seconds=bench.scale.seconds * SECONDS_FACTOR, settle_seconds=0.1)
     for load in LOADS:
-        rows = await side_by_side(scale, load, compared, texts.lists)
+        rows = await side_by_side(scale, load, compared, texts)
         best = ideal(load.tokens + PREFIX_TOKENS)
         for row in rows:
             row.figures[SHARE] = [100 * rate / best for rate in row.items_per_second]

@@ -20,7 +20,6 @@ from triptych.loadtests.bench.sections.compared import LONG, RETRIEVAL, SHORT, L
 from triptych.loadtests.bench.servers import SIZES, Engine, Servers
 from triptych.loadtests.bench.stock import stock_copy
 from triptych.loadtests.bench.systems import System
-from triptych.loadtests.bench.texts import Texts
 from triptych.workers.checkpoints.folders import load_json, write_json
 from triptych.workers.checkpoints.layout import CONFIG
 from triptych.workers.checkpoints.variant import read_variant
@@ -36,7 +35,7 @@ async def run(bench: Bench, result: Result) -> None:
     servers, scale = bench.servers, bench.scale
     worker, stock, recipe = await servers.need(Engine(), Engine("stock"), Engine("token-level stock"))
     variant = await servers.variant()
-    texts, dimensions = Texts(variant), read_variant(variant).dimensions
+    texts, dimensions = await servers.texts(), read_variant(variant).dimensions
     routed = systems.routed(await servers.router((RETRIEVAL, worker)), worker, "base64")
     compared = [
         systems.stock(stock, "base64"),
@@ -48,7 +47,7 @@ async def run(bench: Bench, result: Result) -> None:
     of_batches = [await transformers(servers, variant, dimensions), routed]
     for load in (*LOADS, *BATCHES):
         its = of_batches if load in BATCHES else compared
-        result.rows += await side_by_side(scale, load, its, texts.lists)
+        result.rows += await side_by_side(scale, load, its, texts)
     for system in (*compared, *of_batches):
         used = sum(memory_mib(server.pid) for server in system.processes.values())
         for row in result.rows:

@@ -45,7 +45,7 @@ async def throughput(
     peak = next((one.figures[PEAK] for one in bench.report.values() if PEAK in one.figures), None)
     for load in loads:
         tokens = load.tokens + PREFIX_TOKENS
-        for row in await side_by_side(bench.scale, load, compared, texts.lists):
+        for row in await side_by_side(bench.scale, load, compared, texts):
             row.figures[TOKENS] = rates = [tokens * rate for rate in row.items_per_second]
             found[load, row.system] = median(rates)
             # The vision tower's operations are not counted.
@@ -78,7 +78,7 @@ async def query_rate(bench: Bench, system: System, start: float) -> float:
 
     async def holds(rate: float) -> bool:
         moments = poisson(rate, bench.scale.seconds, seed=round(rate))
-        lists = texts.lists(f"queries at {rate}", len(moments), 1, words)
+        lists = texts(f"queries at {rate}", len(moments), 1, words)
         requests = [Request(number, system.make(its)) for number, its in enumerate(lists)]
         replies = await open_loop(system.url, requests, moments, QUERY_PATIENCE)
         late = sum(not reply.good or reply.seconds > QUERY_P99_SECONDS for reply in replies)

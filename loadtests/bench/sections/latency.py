@@ -34,11 +34,11 @@ async def run(bench: Bench, result: Result) -> None:
     def prepare(system: str, number: int, rate: float) -> Sending:
         moments = poisson(QUERIES_PER_SECOND, seconds, number)
         headers = {"x-priority": "bulk"} if system == ONE_CLASS else None
-        wanted = texts.lists(f"query {system} {number}", len(moments), 1, 20)
+        wanted = texts(f"query {system} {number}", len(moments), 1, 20)
         queries = [Request(n, as_query(its, headers=headers)) for n, its in enumerate(wanted)]
         if system == IDLE:
             return alone(router.url, queries, moments)
-        wanted = texts.lists(f"bulk {system} {number}", lists, BULK_TEXTS, BULK_TOKENS)
+        wanted = texts(f"bulk {system} {number}", lists, BULK_TEXTS, BULK_TOKENS)
         bulk = [Request(n, as_passage(its), BULK_TEXTS) for n, its in enumerate(wanted)]
         return beside_bulk(router.url, queries, moments, bulk)
 

@@ -108,7 +108,7 @@ async def memory(bench: Bench, result: Result) -> None:
 async def parity(bench: Bench, result: Result) -> None:
     """The engine at full size against transformers in float32, with the same weights."""
     [worker] = await bench.servers.need(Engine(size=bench.size))
-    lists = (await bench.servers.texts(bench.size)).lists("parity", PARITY_TEXTS, 1, PARITY_TOKENS)
+    lists = (await bench.servers.texts(bench.size))("parity", PARITY_TEXTS, 1, PARITY_TOKENS)
     picture = image("parity", 0, *AMOUNTS[bench.size].image, "png")
     vectors = await ask(worker, [*(Item(Text(text, "query")) for [text] in lists), Item(Image(picture))])
     own = await bench.servers.own_code(await bench.servers.variant(bench.size))
@@ -239,7 +239,7 @@ async def fp8(bench: Bench, result: Result) -> None:
     """Weights quantized to fp8 while they are loaded, against bfloat16."""
     size = bench.size
     worker, quantized = await bench.servers.need(Engine(size=size), Engine(size=size, setting=FP8))
-    lists = (await bench.servers.texts(size)).lists("fp8", 32, 1, PARITY_TOKENS)
+    lists = (await bench.servers.texts(size))("fp8", 32, 1, PARITY_TOKENS)
     items = [Item(Text(text, "query")) for [text] in lists]
     result.figures["fp8: least cosine"] = least_cosine(await ask(quantized, items), await ask(worker, items))
     bench = bench._replace(scale=bench.scale._replace(tolerance=FP8_TOLERANCE))

@@ -14,7 +14,7 @@ from triptych.loadtests.bench.loops import (
 from triptych.loadtests.bench.measure import Bench, Result, Scale, Sending, Trial, interleaved
 from triptych.loadtests.bench.servers import Engine
 from triptych.loadtests.bench.systems import ask_router
-from triptych.loadtests.bench.texts import Texts
+from triptych.loadtests.bench.texts import Lists
 from triptych.loadtests.server_processes import Server
 
 FACTOR = 3
@@ -49,14 +49,14 @@ async def run(bench: Bench, result: Result) -> None:
         result.rows += await interleaved(trials(tokens, router, worker, texts, scale), scale)
 
 
-def trials(tokens: int, router: Server, worker: Server, texts: Texts, scale: Scale) -> list[Trial]:
+def trials(tokens: int, router: Server, worker: Server, texts: Lists, scale: Scale) -> list[Trial]:
     """The capacity for texts of `tokens` tokens, and the outcome of three times as much."""
     seconds = FILL_SECONDS + (QUICK_SECONDS if scale.quick else SECONDS)
     capacity = 0.0
 
     def requests(seed: str, count: int) -> list[Request]:
         headers = {"x-request-timeout-seconds": str(DEADLINE_SECONDS)}
-        lists = texts.lists(f"{seed} {tokens}", count, 1, tokens)
+        lists = texts(f"{seed} {tokens}", count, 1, tokens)
         return [
             Request(place, ask_router(router.url, its, headers=headers)) for place, its in enumerate(lists)
         ]
