@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 from triptych.loadtests.bench import systems
@@ -84,11 +83,15 @@ async def recipe(bench: Bench, result: Result, size: SizeName) -> None:
 
 async def side_by_side(scale: Scale, load: Load, compared: Sequence[System], lists: Lists) -> list[Row]:
     """One row for each system. All get the same texts."""
+    return await interleaved([trial(load, one, lists, scale.seconds) for one in compared], scale)
 
-    def prepare(system: System, number: int, rate: float) -> Sending:
-        # As many requests as take about `seconds` at the last round's rate.
+
+def trial(load: Load, system: System, lists: Lists, seconds: float) -> Trial:
+    """A closed loop of as many requests as take about `seconds` at the last round's rate."""
+
+    def prepare(number: int, rate: float) -> Sending:
         least = max(3 * load.concurrency, 24 // load.texts)
-        enough = math.ceil(rate * scale.seconds / load.texts) + load.concurrency
+        enough = math.ceil(rate * seconds / load.texts) + load.concurrency
         of_round = lists(f"{load.name} {number}", max(least, enough), load.texts, load.tokens)
         requests = [
             Request(place, system.make(texts), load.texts, None if place % system.sample else system.read)
@@ -96,5 +99,4 @@ async def side_by_side(scale: Scale, load: Load, compared: Sequence[System], lis
         ]
         return closed_loop(system.url, requests, load.concurrency)
 
-    its = [Trial(load.name, one.name, one.processes, partial(prepare, one)) for one in compared]
-    return await interleaved(its, scale)
+    return Trial(load.name, system.name, system.processes, prepare)

@@ -13,10 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import median
 
-from triptych.loadtests.bench.loops import Request, closed_loop
-from triptych.loadtests.bench.measure import Bench, Result, Row, Sending, Trial, interleaved
-from triptych.loadtests.bench.sections.router_alone import query
-from triptych.loadtests.bench.systems import ask_router
+from triptych.loadtests.bench.measure import Bench, Result, Row, Trial, interleaved
+from triptych.loadtests.bench.sections.compared import Load, trial
+from triptych.loadtests.bench.systems import System, ask_router
 from triptych.loadtests.server_processes import Server
 from triptych.loadtests.simulate.profiles import SHORT, Profile, default
 from triptych.loadtests.simulate.profiles import Setup as Deployment
@@ -27,7 +26,7 @@ from triptych.router.pool.queue import PoolQueue
 CPU_MS, EXPONENT = "CPU ms", "grows at most as n to the power of"
 ITEMS, TOKENS, PROCESSES = (1, 8, 64, 512), (20, 512, 4096, 32_768), (1, 2, 4)
 KEYS, REPLICAS, WAITING = (1, 100, 10_000), (1, 10, 100, 1000), (32, 512, default("queue_items"))
-CONNECTIONS = 16
+CONNECTIONS, SECONDS_FACTOR = 16, 1 / 3
 # A word that is one token.
 WORD = " light"
 # A fast engine, and how busy it is.
@@ -58,29 +57,20 @@ async def run(bench: Bench, result: Result) -> None:
 
 async def through_router(bench: Bench) -> list[dict[int, Trial]]:
     """Costs of a whole router process by n."""
-    servers, seconds = bench.servers, bench.scale.seconds
+    servers = bench.servers
     await servers.need()
     start = partial(servers.router, (POOL, await servers.stub()))
 
-    def trial(load: str, n: int, router: Server, texts: Callable[[int], list[str]], keys: int = 0) -> Trial:
-        items = len(texts(0))
-        # About a second of CPU in all rounds.
-        count = max(4 * CONNECTIONS, math.ceil(400 * seconds / math.sqrt(items * len(texts(0)[0]) / 150)))
+    def cost(what: str, n: int, router: Server, items: int = 1, tokens: int = 20, keys: int = 0) -> Trial:
+        numbers = itertools.count()
 
-        def request(place: int) -> Request:
-            key = {"Authorization": f"Bearer key-{place % keys}"} if keys else None
-            return Request(place, ask_router(router.url, texts(place), "base64", headers=key), items)
+        def make(texts: Sequence[str]) -> bytes:
+            key = {"Authorization": f"Bearer key-{next(numbers) % keys}"} if keys else None
+            return ask_router(router.url, texts, "base64", headers=key)
 
-        def prepare(round_number: int, rate: float) -> Sending:
-            return closed_loop(router.url, list(map(request, range(count))), CONNECTIONS)
-
-        return Trial(load, f"n = {n:,}", {"router": router}, prepare)
-
-    def texts(count: int, place: int) -> list[str]:
-        return [query(place + index) for index in range(count)]
-
-    def long(tokens: int, place: int) -> list[str]:
-        return [f"{place}{WORD * (tokens - 6)}"]
+        load = Load(f"n {what}, a request", CONNECTIONS, tokens, items)
+        system = System(f"n = {n:,}", {"router": router}, router.url, make)
+        return trial(load, system, texts, bench.scale.seconds * SECONDS_FACTOR)
 
     async def with_keys(count: int) -> Server:
         digests = {f"key-{n}": hashlib.sha256(f"key-{n}".encode()).hexdigest() for n in range(count)}
@@ -91,15 +81,19 @@ async def through_router(bench: Bench) -> list[dict[int, Trial]]:
         file.write_text(json.dumps(entries))
         return await start(api_keys_file=file)
 
-    one, each = await start(), partial(texts, 1)
-    parts = {n: await start(processes=n) for n in PROCESSES}
-    guarded = {n: await with_keys(n) for n in KEYS}
+    one = await start()
     return [
-        {n: trial("n items a request, a request", n, one, partial(texts, n)) for n in ITEMS},
-        {n: trial("n tokens a text, a request", n, one, partial(long, n)) for n in TOKENS},
-        {n: trial("n router processes, a request", n, its, each) for n, its in parts.items()},
-        {n: trial("n API keys, a request", n, its, each, keys=n) for n, its in guarded.items()},
+        {n: cost("items a request", n, one, items=n) for n in ITEMS},
+        {n: cost("tokens a text", n, one, tokens=n) for n in TOKENS},
+        {n: cost("router processes", n, await start(processes=n)) for n in PROCESSES},
+        {n: cost("API keys", n, await with_keys(n), keys=n) for n in KEYS},
     ]
+
+
+def texts(seed: str, count: int, texts: int, tokens: int) -> list[list[str]]:
+    """Lists of texts of about `tokens` tokens."""
+    words = WORD * (tokens - 6)
+    return [[f"{place + index}{words}" for index in range(texts)] for place in range(count)]
 
 
 def exponent(costs: Mapping[int, float]) -> float:

@@ -34,10 +34,6 @@ async def measure(scale: Scale, router: Server, stub: Server) -> list[Row]:
 
 
 def queries(seed: str, count: int, texts: int, tokens: int) -> list[list[str]]:
-    """Of about 20 tokens, one a request."""
-    return [[query(number)] for number in range(count)]
-
-
-def query(number: int) -> str:
-    """About 20 tokens."""
-    return f"query number {number}: " + "how do plants turn light into food and what do they need for it " * 2
+    """One of about 30 tokens a request."""
+    question = "how do plants turn light into food and what do they need for it " * 2
+    return [[f"query number {number}: {question}"] for number in range(count)]
