@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.gpu and options.quick:
         parser.error("--quick is for benchmarks without --gpu; --budget shortens those")
-    gpu_folder = "build/gpu" if options.size == "full" else f"build/gpu-{options.size}"
-    out = options.out or Path(gpu_folder if options.gpu else "build/bench")
+    folder = "bench" if not options.gpu else "gpu" if options.size == "full" else f"gpu-{options.size}"
+    out = options.out or Path("build", folder)
     # An open loop beyond the capacity has thousands of connections.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 1 << 16)), hard))

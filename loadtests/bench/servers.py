@@ -199,18 +199,15 @@ class Servers:
         arguments = ["--dtype", size.dtype, "--max-model-len", str(min(STEP_TOKENS, size.max_tokens))]
         pooler = POOLERS[family.pooling if engine.kind == "stock" else "token"]
         arguments += ["--pooler-config", pooler, "--max-num-batched-tokens", str(STEP_TOKENS)]
-        return StockServer(log, copy, *arguments, *(_on_card(size, engine.pool) if card.name() else ()))
-
-
-def _on_card(size: Size, pool: PoolName) -> list[str]:
-    """Arguments of a stock server that shares a card."""
-    # Otherwise a model with images starts by encoding the longest video.
-    media = ["--limit-mm-per-prompt", '{"image": 1, "video": 0}'] if BY_POOL[pool] is V4 else []
-    cache = str(int(size.kv_cache_gib * 2**30))
-    # With a given cache vLLM takes only what it needs, but wants this share of the card to be free. The last
-    # flag counts: `StockServer` is eager, as fits a CPU.
-    share = ("--gpu-memory-utilization", "0.1", "--no-enforce-eager")
-    return [*media, "--kv-cache-memory-bytes", cache, *share]
+        if card.name():
+            # With a given cache vLLM takes only what it needs, but wants this share of the card to be free.
+            arguments += ["--kv-cache-memory-bytes", str(int(size.kv_cache_gib * 2**30))]
+            # The last flag counts: `StockServer` is eager, as fits a CPU.
+            arguments += ["--gpu-memory-utilization", "0.1", "--no-enforce-eager"]
+            if family is V4:
+                # Otherwise a model with images starts by encoding the longest video.
+                arguments += ["--limit-mm-per-prompt", '{"image": 1, "video": 0}']
+        return StockServer(log, copy, *arguments)
 
 
 async def child(*argv: str) -> str:

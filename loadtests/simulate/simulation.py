@@ -101,7 +101,7 @@ class Engine:
             taken.append(self._line.popleft())
         self._idle = not taken
         if taken:
-            seconds = self._profile.step(items, tokens, self._draw)
+            seconds = self._profile.step(items, tokens) * self._profile.noise(self._draw)
             self.busy += seconds
             self._events.after(seconds, self._end, taken)
 

@@ -6,8 +6,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import httpx
 import numpy as np
@@ -51,24 +50,14 @@ RESIDENT = "triptych_worker_resident_memory_bytes"
 EAGER, FP8 = ("enforce_eager", True), ("quantization", "fp8")
 # In front of a card one router process is the limit for short texts.
 ROUTER_PROCESSES = max(1, min(4, (os.cpu_count() or 1) // 4))
-
-
-class Amounts(NamedTuple):
-    """What is sent to a model of one size.
-
-    `texts` are the connections for each number of tokens, `queries` is the first rate to try.
-    """
-
-    texts: Mapping[int, int]
-    image: tuple[int, int]
-    queries: float
-
-
-AMOUNTS: Mapping[SizeName, Amounts] = {
-    # The image has 768 tokens, the most.
-    "full": Amounts({20: 512, 128: 256, 512: 128, 4096: 32, 32_768: 8}, image=(896, 672), queries=1000),
-    "nano": Amounts({20: 8, 128: 4, 600: 2}, image=(112, 84), queries=20),
+# By the model's size: the connections for each number of tokens, and the first rate of queries to try.
+TEXTS: dict[SizeName, dict[int, int]] = {
+    "full": {20: 512, 128: 256, 512: 128, 4096: 32, 32_768: 8},
+    "nano": {20: 8, 128: 4, 600: 2},
 }
+FIRST_RATE: dict[SizeName, float] = {"full": 1000, "nano": 20}
+# The first has 768 tokens, the most.
+PIXELS: dict[SizeName, tuple[int, int]] = {"full": (896, 672), "nano": (112, 84)}
 
 
 async def matmul(bench: Bench, result: Result) -> None:
@@ -109,7 +98,7 @@ async def parity(bench: Bench, result: Result) -> None:
     """The engine at full size against transformers in float32, with the same weights."""
     [worker] = await bench.servers.need(Engine(size=bench.size))
     lists = (await bench.servers.texts(bench.size))("parity", PARITY_TEXTS, 1, PARITY_TOKENS)
-    picture = image("parity", 0, *AMOUNTS[bench.size].image, "png")
+    picture = image("parity", 0, *PIXELS[bench.size], "png")
     vectors = await ask(worker, [*(Item(Text(text, "query")) for [text] in lists), Item(Image(picture))])
     own = await bench.servers.own_code(await bench.servers.variant(bench.size))
     bodies = [*(("/", orjson.dumps(its)) for its in lists), ("/image", picture)]
@@ -146,7 +135,7 @@ async def fixture(bench: Bench, result: Result, size: SizeName) -> None:
 async def short(bench: Bench, result: Result) -> None:
     """Texts of a few hundred tokens, and lists of queries."""
     ours, [worker] = await _ours(bench)
-    lists = load_of(20, max(1, AMOUNTS[bench.size].texts[20] // LIST), LIST)
+    lists = load_of(20, max(1, TEXTS[bench.size][20] // LIST), LIST)
     loads = _loads(bench)
     rates = await throughput(bench, result, [*loads.values(), lists], [systems.worker(worker), ours])
     for tokens, load in loads.items():
@@ -161,7 +150,7 @@ async def long(bench: Bench, result: Result) -> None:
 
 async def media(bench: Bench, result: Result) -> None:
     """Images, and a vector for each token. Without other systems: stock vLLM has no projector for these."""
-    (ours, _), (width, height) = await _ours(bench), AMOUNTS[bench.size].image
+    (ours, _), (width, height) = await _ours(bench), PIXELS[bench.size]
     pictures = [image("media", serial, width, height, "jpeg") for serial in range(IMAGES)]
     images = itertools.cycle([base64.b64encode(picture).decode() for picture in pictures])
 
@@ -189,7 +178,7 @@ async def media(bench: Bench, result: Result) -> None:
 async def queries(bench: Bench, result: Result) -> None:
     """The highest rate of queries that are answered in time."""
     ours, _ = await _ours(bench)
-    result.figures[QUERIES] = await query_rate(bench, ours, AMOUNTS[bench.size].queries)
+    result.figures[QUERIES] = await query_rate(bench, ours, FIRST_RATE[bench.size])
 
 
 async def stock(bench: Bench, result: Result) -> None:
@@ -200,7 +189,7 @@ async def stock(bench: Bench, result: Result) -> None:
     for tokens, load in loads.items():
         name = f"{tokens}-token texts, times stock vLLM"
         result.figures[name] = rates[load, ours.name] / rates[load, other.name]
-    rate = await query_rate(bench, other, AMOUNTS[bench.size].queries)
+    rate = await query_rate(bench, other, FIRST_RATE[bench.size])
     result.figures["30-token queries/s at p99 <= 50 ms, stock vLLM"] = rate
 
 
@@ -250,8 +239,8 @@ async def fp8(bench: Bench, result: Result) -> None:
 
 def _loads(bench: Bench, *, long: bool = False) -> dict[int, Load]:
     """Texts of up to `SHORT` tokens, or the longer ones, by tokens."""
-    texts = AMOUNTS[bench.size].texts
-    return {tokens: load_of(tokens, count) for tokens, count in texts.items() if (tokens > SHORT) == long}
+    texts = TEXTS[bench.size].items()
+    return {tokens: load_of(tokens, count) for tokens, count in texts if (tokens > SHORT) == long}
 
 
 async def _weights(bench: Bench) -> float:
