@@ -24,7 +24,6 @@ class Load(NamedTuple):
     concurrency: int
     tokens: int = 20
     texts: int = 1
-    form: systems.Form = "float"
 
 
 SHORT = {
@@ -33,7 +32,7 @@ SHORT = {
 }
 LISTS = Load("32 texts of 20 tokens a request, concurrency 8", 8, texts=32)
 LONG = Load("512-token texts, concurrency 16", 16, tokens=512)
-BASE64 = Load("20-token texts as base64, concurrency 64", 64, form="base64")
+BASE64 = Load("20-token texts as base64, concurrency 64", 64)
 QUICK = (SHORT[1], SHORT[16], SHORT[64], LISTS)
 ALL = (*SHORT.values(), LISTS, LONG, BASE64)
 RECIPE: dict[SizeName, list[Load]] = {
@@ -54,10 +53,11 @@ async def throughput(
     texts, router = await servers.texts(pool=pool), await servers.router((pool, worker))
     vllm_router = await servers.vllm_router(stock) if pool == RETRIEVAL else None
     for load in QUICK if bench.scale.quick else loads:
-        its = [systems.stock(stock, load.form, special_tokens=family.special_tokens)]
+        form: systems.Form = "base64" if load is BASE64 else "float"
+        its = [systems.stock(stock, form, special_tokens=family.special_tokens)]
         if vllm_router:
-            its.append(systems.stock(stock, load.form, vllm_router))
-        its += [systems.worker(worker), systems.routed(router, worker, load.form, family.name)]
+            its.append(systems.stock(stock, form, vllm_router))
+        its += [systems.worker(worker), systems.routed(router, worker, form, family.name)]
         result.rows += await side_by_side(bench.scale, load, its, texts)
 
 

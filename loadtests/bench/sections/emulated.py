@@ -10,8 +10,8 @@ from triptych.loadtests.bench.systems import System
 PREFIX_TOKENS = 3
 # More than two full steps, so that the card never waits for a client.
 LOADS = (
-    Load("512-token texts, concurrency 64", 64, tokens=512 - PREFIX_TOKENS, form="base64"),
-    Load("20-token texts, concurrency 768", 768, tokens=20 - PREFIX_TOKENS, form="base64"),
+    Load("512-token texts, concurrency 64", 64, tokens=512 - PREFIX_TOKENS),
+    Load("20-token texts, concurrency 768", 768, tokens=20 - PREFIX_TOKENS),
 )
 SHARE = "share of the card's ideal, %"
 # A full step takes a tenth of a second, and a round begins with smaller ones.

@@ -29,10 +29,8 @@ ASK_SECONDS = 60.0
 
 def load_of(tokens: int, connections: int, texts: int = 1, of: str = "texts") -> Load:
     """Texts of `tokens` tokens, prefix included; `texts` of them a request. Or images."""
-    name = f"{tokens:,}-token {of}, concurrency {connections}"
-    if texts > 1:
-        name = f"{texts} texts of {tokens} tokens a request, concurrency {connections}"
-    return Load(name, connections, tokens - PREFIX_TOKENS, texts, "base64")
+    what = f"{tokens:,}-token {of}" if texts == 1 else f"{texts} texts of {tokens} tokens a request"
+    return Load(f"{what}, concurrency {connections}", connections, tokens - PREFIX_TOKENS, texts)
 
 
 async def throughput(
