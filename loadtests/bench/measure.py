@@ -5,7 +5,6 @@ import contextlib
 import gc
 import subprocess
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from itertools import repeat
 from typing import Any, NamedTuple
 
 import msgspec
@@ -95,16 +94,14 @@ class Row(msgspec.Struct, kw_only=True):
                 if not all(np.isfinite(vector).all() for vector in own):
                     self.fail("not finite")
                 if len(own) == len(others):
-                    self.vectors_wrong += sum(map(differ, own, others, repeat(tolerance)))
+                    pairs = zip(own, others, strict=True)
+                    self.vectors_wrong += sum(differ(one, other, tolerance) for one, other in pairs)
                 else:
                     self.vectors_wrong += len(own)
 
     @contextlib.contextmanager
     def metered(self, processes: Groups) -> Iterator[None]:
-        """Count the CPU time spent inside.
-
-        Garbage collections of the load generator, of up to 0.3 s, would count as latency: there are none.
-        """
+        """Count the CPU time spent inside, without garbage collections, which add up to 0.3 s of latency."""
         gc.collect()
         gc.disable()
         try:
