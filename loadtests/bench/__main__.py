@@ -22,42 +22,16 @@ import uvloop
 
 from triptych.loadtests.bench import card
 from triptych.loadtests.bench.bench_report import markdown
-from triptych.loadtests.bench.measure import Result
-from triptych.loadtests.bench.sections import (
-    Bench,
-    Scale,
-    Section,
-    compared,
-    emulated,
-    everyone,
-    growth,
-    latency,
-    on_gpu,
-    overload,
-    router_alone,
-)
+from triptych.loadtests.bench.measure import Bench, Result, Scale
+from triptych.loadtests.bench.sections import SECTIONS
 from triptych.loadtests.bench.servers import Servers, SizeName
 from triptych.loadtests.provenance import machine, revision
 
-# Neighbours share engines.
-SECTIONS: dict[str, Section] = {
-    "router": router_alone.SECTION,
-    "throughput": compared.THROUGHPUT,
-    "encoder": compared.ENCODER,
-    "latency": latency.SECTION,
-    "overload": overload.SECTION,
-    "growth": growth.SECTION,
-    "emulated": emulated.SECTION,
-    "recipe-nano": compared.AGAINST_RECIPE_NANO,
-    "everyone": everyone.SECTION,
-    "recipe-tiny": compared.AGAINST_RECIPE_TINY,
-    **on_gpu.SECTIONS,
-}
-FULL = Scale(rounds=5, seconds=1.5, quick=False)
+FULL = Scale(rounds=5, seconds=1.5)
 QUICK = Scale(rounds=2, seconds=0.6, quick=True)
 GPU_SCALES: Mapping[SizeName, Scale] = {
     # Rounding depends on the batch: values of a unit vector move by some thousandths.
-    "full": Scale(rounds=2, seconds=4, quick=False, settle_seconds=0.5, tolerance=0.01),
+    "full": Scale(rounds=2, seconds=4, settle_seconds=0.5, tolerance=0.01),
     "nano": Scale(rounds=1, seconds=0.3, quick=True),
 }
 SECTION_SECONDS = 180.0
@@ -78,18 +52,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.gpu and options.quick:
         parser.error("--quick is for benchmarks without --gpu; --budget shortens those")
-    gpu_folder = "build/gpu" if options.size == "full" else f"build/gpu-{options.size}"
-    out = options.out or Path(gpu_folder if options.gpu else "build/bench")
+    folder = "bench" if not options.gpu else "gpu" if options.size == "full" else f"gpu-{options.size}"
+    out = options.out or Path("build", folder)
     # An open loop beyond the capacity has thousands of connections.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 1 << 16)), hard))
     (out / "servers").mkdir(parents=True, exist_ok=True)
-    scale = QUICK if options.quick else FULL
     try:
         report = read(out)
     except ValueError as error:
         parser.error(str(error))
-    bench = Bench(Servers(out / "servers"), scale, options.size, report)
+    bench = Bench(Servers(out / "servers"), QUICK if options.quick else FULL, options.size, report)
     names = options.only or [
         name
         for name, section in SECTIONS.items()
@@ -104,43 +77,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def run(bench: Bench, names: Sequence[str], budget: float, folder: Path) -> None:
-    """Run benchmarks one after another, and write the report after each."""
+    """Run benchmarks one after another, and write the report after each.
+
+    An error ends one of them and becomes part of its result.
+    """
     end = time.monotonic() + budget
     for number, name in enumerate(names, 1):
-        section, its, limit = SECTIONS[name], bench, None
+        section, its, seconds, where = SECTIONS[name], bench, None, machine()
         if section.gpu:
             its = bench._replace(scale=GPU_SCALES[bench.size])
-            limit = max(0.0, min(SECTION_SECONDS, end - time.monotonic()))
+            seconds = max(0.0, min(SECTION_SECONDS, end - time.monotonic()))
+            where = f"{card.name() or 'no GPU'}; {where}"
         print(f"[{number}/{len(names)}] {name}: {section.title}", file=sys.stderr)
-        bench.report[name] = result = await limited(name, its, limit)
+        result = Result(
+            name=name,
+            title=section.title,
+            quick=its.scale.quick,
+            began=time.strftime("%Y-%m-%d %H:%M"),
+            machine=where,
+            revision=revision(),
+        )
+        clock = time.monotonic()
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                await section.run(its, result)
+        except Exception as error:
+            # A section may raise its own TimeoutError.
+            if limit.expired():
+                result.error = f"{seconds:.0f} s were not enough: a section's limit, or the rest of --budget"
+            else:
+                result.error = f"{type(error).__name__}: {error}"
+                traceback.print_exc()
+        result.seconds = time.monotonic() - clock
         print(result.error or f"{result.seconds:.0f} s", file=sys.stderr)
+        bench.report[name] = result
         write(bench.report, folder)
-
-
-async def limited(name: str, bench: Bench, seconds: float | None) -> Result:
-    """The result of a benchmark that may take `seconds`. An error ends it and becomes part of the result."""
-    section = SECTIONS[name]
-    result = Result(
-        name=name,
-        title=section.title,
-        quick=bench.scale.quick,
-        began=time.strftime("%Y-%m-%d %H:%M"),
-        machine=f"{card.name() or 'no GPU'}; {machine()}" if section.gpu else machine(),
-        revision=revision(),
-    )
-    clock = time.monotonic()
-    try:
-        async with asyncio.timeout(seconds) as limit:
-            await section.run(bench, result)
-    except Exception as error:
-        # A section may raise its own TimeoutError.
-        if limit.expired():
-            result.error = f"{seconds:.0f} s were not enough: a section's limit, or the rest of --budget"
-        else:
-            result.error = f"{type(error).__name__}: {error}"
-            traceback.print_exc()
-    result.seconds = time.monotonic() - clock
-    return result
 
 
 def read(folder: Path) -> dict[str, Result]:

@@ -18,11 +18,6 @@ def markdown(results: Mapping[str, Result]) -> str:
     lines = ["# Benchmarks", "", *table(("", "target", "measured", "holds"), rows)]
     for result in results.values():
         lines += ["", *section(result)]
-        if result.figures:
-            figures = ((name, number(value)) for name, value in result.figures.items())
-            lines += ["", *table(("figure", "value"), figures)]
-        if result.error:
-            lines += ["", "**Ended early:**", "", *(f"    {line}" for line in result.error.splitlines())]
     return "\n".join(lines) + "\n"
 
 
@@ -45,7 +40,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def section(result: Result) -> list[str]:
-    """The lines of one benchmark: a table for each load."""
+    """The lines of one benchmark: a table for each load, one of figures, and the error."""
     quick = ", quick" if result.quick else ""
     lines = [
         f"## {result.title}",
@@ -62,6 +57,11 @@ def section(result: Result) -> list[str]:
         figures = [(row.system, name, spread(values)) for row in rows for name, values in row.figures.items()]
         if figures:
             lines += ["", *table(("system", "figure", "value"), figures)]
+    if result.figures:
+        values = ((name, number(value)) for name, value in result.figures.items())
+        lines += ["", *table(("figure", "value"), values)]
+    if result.error:
+        lines += ["", "**Ended early:**", "", *(f"    {line}" for line in result.error.splitlines())]
     return lines
 
 
@@ -69,9 +69,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     failed = [f"{count:,} x {'broken' if kind == '0' else kind}" for kind, count in row.failures.items()]
     return (
         row.system,
-        spread(row.items_per_second),
-        spread(row.p50_ms),
-        spread(row.p99_ms),
+        *map(spread, (row.items_per_second, row.p50_ms, row.p99_ms)),
         f"{', '.join(failed) or 0} of {row.requests:,}",
         f"{row.vectors_wrong} of {row.vectors_checked:,}",
         ", ".join(f"{name} {spent / row.items * 1e3:.3g}" for name, spent in row.cpu.items() if row.items),

@@ -10,10 +10,9 @@ def name() -> str | None:
     return _query("name,memory.total,driver_version")
 
 
-def used_gib() -> float | None:
-    """Memory in use on the GPU, by all processes; None without a GPU."""
-    used = _query("memory.used")
-    return float(used) / 1024 if used else None
+def used_gib() -> float:
+    """Memory in use on the GPU, by all processes; 0 without a GPU."""
+    return float(_query("memory.used") or 0) / 1024
 
 
 def _query(fields: str) -> str | None:

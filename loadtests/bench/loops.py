@@ -50,6 +50,10 @@ class Reply(NamedTuple):
     def good(self) -> bool:
         return self.status == 200
 
+    @property
+    def seconds(self) -> float:
+        return self.end - self.due
+
 
 class Round(NamedTuple):
     """Replies, items a second under full load, and replies to other requests sent at the same time."""

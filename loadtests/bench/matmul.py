@@ -3,28 +3,15 @@
 python -m loadtests.bench.matmul
 """
 
-import time
-
 import torch
+from torch.utils.benchmark import Timer
 
 SECONDS = 2.0
 
-
-def main() -> None:
-    """Multiply square matrices for some seconds; the best of several rounds counts."""
+if __name__ == "__main__":
     gpu = torch.cuda.is_available()
     side, device, dtype = (8192, "cuda", torch.bfloat16) if gpu else (1024, "cpu", torch.float32)
     one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    best, end = 0.0, time.monotonic() + SECONDS
-    while time.monotonic() < end:
-        begin = time.monotonic()
-        for _ in range(10):
-            product = one @ other
-        # Waits for the GPU.
-        float(product[0, 0])
-        best = max(best, 10 * 2 * side**3 / (time.monotonic() - begin))
-    print(best / 1e12)
-
-
-if __name__ == "__main__":
-    main()
+    timer = Timer("one @ other", globals=globals(), num_threads=torch.get_num_threads())
+    rounds = timer.blocked_autorange(min_run_time=SECONDS)
+    print(2 * side**3 / min(rounds.times) / 1e12)

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from triptych.loadtests.bench import card
 from triptych.loadtests.bench.stock import STOCK, stock_copy
-from triptych.loadtests.bench.texts import Texts
+from triptych.loadtests.bench.texts import Lists, texts_of
 from triptych.loadtests.server_processes import (
     ENGINE_ENVIRONMENT,
     LOOPBACK,
@@ -101,9 +101,9 @@ class Servers:
             await child(CHECKPOINTS, "merge", str(upstream), str(merged), "--pool", pool, "--dtype", dtype)
         return merged / pool
 
-    async def texts(self, size: SizeName = "nano", pool: PoolName = "retrieval") -> Texts:
+    async def texts(self, size: SizeName = "nano", pool: PoolName = "retrieval") -> Lists:
         """Texts in the tokens of a variant."""
-        return Texts(await self.variant(size, pool))
+        return texts_of(await self.variant(size, pool))
 
     async def need(self, *engines: Engine) -> list[Server]:
         """Servers of `engines`. Starts the missing ones together, and stops all other servers."""
@@ -128,7 +128,7 @@ class Servers:
     async def router(self, *workers: tuple[PoolName, Server], **settings: object) -> Server:
         """Start our router in front of workers. Like all that follow, it ends when engines are needed."""
         addresses = [(pool, worker.url) for pool, worker in workers]
-        return await self.started(Router(self.log("router"), addresses, **settings))
+        return await self._started(Router(self.log("router"), addresses, **settings))
 
     async def stub(self, status: int = 200) -> Server:
         """Start a worker that answers batches with `status` at once."""
@@ -158,9 +158,9 @@ class Servers:
         port, own = free_port(), {**ENGINE_ENVIRONMENT, "HF_HUB_OFFLINE": "1", **environment}
         argv = (*argv, str(port))
         server = Server(self.log(name), *argv, port=port, environment=own, ready=ready, python=python)
-        return await self.started(server)
+        return await self._started(server)
 
-    async def started(self, server: Server) -> Server:
+    async def _started(self, server: Server) -> Server:
         """Wait until `server` is ready."""
         self._others.callback(server.kill)
         try:
@@ -199,18 +199,15 @@ class Servers:
         arguments = ["--dtype", size.dtype, "--max-model-len", str(min(STEP_TOKENS, size.max_tokens))]
         pooler = POOLERS[family.pooling if engine.kind == "stock" else "token"]
         arguments += ["--pooler-config", pooler, "--max-num-batched-tokens", str(STEP_TOKENS)]
-        return StockServer(log, copy, *arguments, *(_on_card(size, engine.pool) if card.name() else ()))
-
-
-def _on_card(size: Size, pool: PoolName) -> list[str]:
-    """Arguments of a stock server that shares a card."""
-    # Otherwise a model with images starts by encoding the longest video.
-    media = ["--limit-mm-per-prompt", '{"image": 1, "video": 0}'] if BY_POOL[pool] is V4 else []
-    cache = str(int(size.kv_cache_gib * 2**30))
-    # With a given cache vLLM takes only what it needs, but wants this share of the card to be free. The last
-    # flag counts: `StockServer` is eager, as fits a CPU.
-    share = ("--gpu-memory-utilization", "0.1", "--no-enforce-eager")
-    return [*media, "--kv-cache-memory-bytes", cache, *share]
+        if card.name():
+            # With a given cache vLLM takes only what it needs, but wants this share of the card to be free.
+            arguments += ["--kv-cache-memory-bytes", str(int(size.kv_cache_gib * 2**30))]
+            # The last flag counts: `StockServer` is eager, as fits a CPU.
+            arguments += ["--gpu-memory-utilization", "0.1", "--no-enforce-eager"]
+            if family is V4:
+                # Otherwise a model with images starts by encoding the longest video.
+                arguments += ["--limit-mm-per-prompt", '{"image": 1, "video": 0}']
+        return StockServer(log, copy, *arguments)
 
 
 async def child(*argv: str) -> str:

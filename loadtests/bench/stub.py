@@ -36,25 +36,22 @@ def app(status: int) -> web.Application:
     vectors = (contract.Vector(index, TOKENS, (DIMENSIONS,), data) for index in range(MOST_ITEMS))
     frames = list(map(contract.encode_frame, vectors))
     headers = {contract.SPACE_HEADER: contract.space_header(INFO.task, INFO.space)}
+    made, routes = web.Application(), web.RouteTableDef()
 
+    @routes.post(contract.ENCODE_PATH)
     async def encode(request: web.Request) -> web.Response:
         count = len(msgspec.msgpack.decode(await request.read())["items"])
         return web.Response(status=status, body=b"".join(frames[:count]), headers=headers)
 
+    @routes.get(contract.INFO_PATH)
     async def info(request: web.Request) -> web.Response:
         return web.Response(body=contract.encode_info(INFO))
 
+    @routes.get(contract.READY_PATH)
     async def ready(request: web.Request) -> web.Response:
         return web.Response()
 
-    made = web.Application()
-    made.add_routes(
-        [
-            web.post(contract.ENCODE_PATH, encode),
-            web.get(contract.INFO_PATH, info),
-            web.get(contract.READY_PATH, ready),
-        ]
-    )
+    made.add_routes(routes)
     return made
 
 

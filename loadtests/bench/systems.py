@@ -20,15 +20,15 @@ Form = Literal["float", "base64"]
 class System(NamedTuple):
     """One system: its request for some texts, and how to read a reply.
 
-    With `read_all` its client has to read every reply to get the vectors.
+    The vectors of one reply in `sample` are read and checked.
     """
 
     name: str
     processes: Groups
     url: str
     make: Callable[[Sequence[str]], bytes]
-    read: Read
-    read_all: bool = False
+    read: Read | None = None
+    sample: int = 40
 
 
 def stock(
@@ -56,7 +56,10 @@ def routed(router: Server, server: Server, form: Form, model: str = V4.name) -> 
 
 
 def recipe(server: Server, form: Form, dimensions: int) -> System:
-    """The published recipe: the server returns every token's hidden state, and the client averages."""
+    """The published recipe: the server returns every token's hidden state, and the client averages.
+
+    So the client has to read every reply.
+    """
 
     def read(body: bytes) -> list[Vector]:
         states = [_array(entry["data"]).reshape(-1, dimensions) for entry in orjson.loads(body)["data"]]
@@ -65,7 +68,7 @@ def recipe(server: Server, form: Form, dimensions: int) -> System:
 
     name = f"(e) token-level output, {'JSON' if form == 'float' else form}"
     make = partial(ask_stock, f"{server.url}/pooling", form, task="token_embed", use_activation=False)
-    return System(name, {"vLLM": server}, server.url, make, read, read_all=True)
+    return System(name, {"vLLM": server}, server.url, make, read, sample=1)
 
 
 def ask_stock(url: str, form: Form, texts: Sequence[str], **fields: object) -> bytes:

@@ -1,23 +1,25 @@
 """Unique texts of an exact number of tokens."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 WORDS = 400
+Lists = Callable[[str, int, int, int], list[list[str]]]
+"""Draws lists of texts, from a seed, the number of lists, and of texts and tokens in each."""
 
 
-class Texts:
+def texts_of(checkpoint: Path) -> Lists:
     """Texts of a checkpoint's tokens. The same seed gives the same texts."""
+    words = single_token_words(Tokenizer.from_file(str(checkpoint / "tokenizer.json")))
 
-    def __init__(self, checkpoint: Path) -> None:
-        self._words = single_token_words(Tokenizer.from_file(str(checkpoint / "tokenizer.json")))
-
-    def lists(self, seed: str, count: int, texts: int, tokens: int) -> list[list[str]]:
-        """`count` lists of `texts` texts of `tokens` tokens each."""
+    def lists(seed: str, count: int, texts: int, tokens: int) -> list[list[str]]:
         draw = random.Random(seed)
-        return [["".join(draw.choices(self._words, k=tokens)) for _ in range(texts)] for _ in range(count)]
+        return [["".join(draw.choices(words, k=tokens)) for _ in range(texts)] for _ in range(count)]
+
+    return lists
 
 
 def single_token_words(tokenizer: Tokenizer) -> list[str]:

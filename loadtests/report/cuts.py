@@ -1,15 +1,14 @@
 """A run cut into pieces for the report: by load, and by time."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
-import msgspec
-import numpy as np
+from msgspec.structs import replace
 
 from triptych.loadtests import estimates
-from triptych.loadtests.histogram import mean, merged, percentile
-from triptych.loadtests.results import Clock, Measured, Run, Segment
+from triptych.loadtests.histogram import merged, percentile
+from triptych.loadtests.results import Clock, Measured, Run
 
 MOST_MOMENTS = 240
 
@@ -37,13 +36,9 @@ def points(run: Run) -> list[Point]:
 
 
 def moments(run: Run, most: int = MOST_MOMENTS) -> list[Measured]:
-    """The run in about `most` pieces in order of time, settling included."""
-    seconds = sum(measured.segment.seconds for measured in run.segments)
-    return [
-        piece
-        for measured in run.segments
-        for piece in _pieces(measured, math.floor(most * measured.segment.seconds / seconds))
-    ]
+    """The run in at most about `most` pieces in order of time, settling included."""
+    seconds = sum(measured.segment.seconds for measured in run.segments) / most
+    return [piece for measured in run.segments for piece in _pieces(measured, seconds)]
 
 
 def middle(piece: Measured) -> float:
@@ -52,32 +47,23 @@ def middle(piece: Measured) -> float:
 
 
 def latency(
-    measured: Iterable[Measured], share: float, clock: Clock = "total", flow: str | None = None
+    measured: Sequence[Measured], share: float, clock: Clock = "total", flow: str | None = None
 ) -> float:
     """The `share` percentile in seconds, without an interval; NaN if there was no reply."""
-    counts = merged(estimates.times(list(measured), flow, clock))
+    counts = merged(estimates.times(measured, flow, clock))
     return percentile(counts, share) if counts else math.nan
 
 
-def mean_time(measured: Iterable[Measured], clock: Clock) -> float | None:
-    """The mean time in seconds; None if there was no reply."""
-    counts = merged(estimates.times(list(measured), None, clock))
-    return mean(counts) if counts else None
-
-
-def _pieces(measured: Measured, count: int) -> Iterator[Measured]:
-    """The intervals in `count` segments of their own.
-
-    There are fewer segments if there are fewer whole intervals. A rest joins the last one.
-    """
-    whole = max(1, math.floor(measured.segment.seconds / measured.interval + 1e-9))
-    for numbers in np.array_split(np.arange(whole), max(1, min(count, whole))):
-        begin, end = int(numbers[0]), int(numbers[-1]) + 1
-        last = end == whole
-        start = begin * measured.interval
-        stop = measured.segment.seconds if last else end * measured.interval
-        segment = Segment(name=measured.segment.name, seconds=stop - start, rate=measured.segment.rate)
-        intervals = {flow: row[begin : None if last else end] for flow, row in measured.intervals.items()}
-        yield msgspec.structs.replace(
-            measured, segment=segment, began=measured.began + start, intervals=intervals
+def _pieces(measured: Measured, seconds: float) -> Iterator[Measured]:
+    """Pieces of whole intervals that last `seconds` or a little longer. A rest joins the last one."""
+    segment, interval = measured.segment, measured.interval
+    whole, step = math.floor(segment.seconds / interval + 1e-9), math.ceil(seconds / interval)
+    for begin in range(0, max(1, whole), step):
+        end = begin + step if begin + step < whole else None
+        lasts = segment.seconds - begin * interval if end is None else step * interval
+        yield replace(
+            measured,
+            segment=replace(segment, seconds=lasts, settle=0.0),
+            began=measured.began + begin * interval,
+            intervals={flow: row[begin:end] for flow, row in measured.intervals.items()},
         )

@@ -8,7 +8,6 @@ from triptych.loadtests.objectives import read_objectives
 from triptych.loadtests.report.words import duration, estimated, number, share
 from triptych.loadtests.results import (
     WRONG,
-    Capacity,
     Measured,
     Run,
     all_intervals,
@@ -19,7 +18,6 @@ from triptych.loadtests.results import (
 )
 from triptych.loadtests.slo import Bound, passed
 
-_COUNTED: tuple[estimates.Counted, ...] = ("done", "items", "tokens")
 LIMITS = {
     "server": "limited by the server",
     "harness": "limited by the harness, so the server may hold more",
@@ -50,19 +48,18 @@ def chosen(run: Run) -> list[Measured]:
     return held(run) or [run.segments[number] for number in lowest.segments]
 
 
-def sentence(run: Run, measured: Sequence[Measured]) -> str:
-    """The key figures of some segments, and their load."""
-    what = ""
+def sentence(run: Run) -> str:
+    """The key figures, and their load."""
+    measured, what = chosen(run), ""
     if run.capacity is not None:
         what = "the rate that holds, " if run.capacity.rate else "the lowest rate tried, "
-    load = f"At {what}{number(measured[0].segment.rate)} requests/s"
     p50, p99 = (estimated(estimates.latency(measured, part), duration) for part in (0.5, 0.99))
     failed = estimated(estimates.failure_share(measured), share)
-    answered, items, tokens = (
-        f"{number(estimates.rate(measured, counted).value)} /s" for counted in _COUNTED
-    )
+    counted: tuple[estimates.Counted, ...] = "done", "items", "tokens"
+    answered, items, tokens = (f"{number(estimates.rate(measured, its).value)} /s" for its in counted)
     return (
-        f"{load}: p50 {p50}, p99 {p99}, failed {failed}, answered {answered}, items {items}, tokens {tokens}"
+        f"At {what}{number(measured[0].segment.rate)} requests/s: p50 {p50}, p99 {p99}, failed {failed}, "
+        f"answered {answered}, items {items}, tokens {tokens}"
     )
 
 
@@ -76,22 +73,6 @@ def p99_limit(run: Run, judgement: Sequence[Bound]) -> float | None:
     return min(found) / 1e3 if found else None
 
 
-def _checks(run: Run) -> Banner | None:
-    if not failed_checks(run):
-        return None
-    lines = [
-        f"{kind.removeprefix(WRONG)}: {by_flow.total():,}"
-        for kind, by_flow in failure_counts(run.segments).items()
-        if kind.startswith(WRONG)
-    ]
-    lines += [f"before the load: {complaint}" for complaint in run.golden.complaints]
-    what = "the vectors of the deployment are wrong"
-    if count := wrong(run.segments):
-        good = sum(sum(one.clocks.get("total", {}).values()) for _, one in all_intervals(run.segments))
-        what = f"{count:,} of {count + good:,} replies were wrong"
-    return Banner("bad", f"CHECKS FAILED: {what}", lines)
-
-
 def judged(judgement: Sequence[Bound]) -> Banner:
     """Whether the objectives are met."""
     lines = [f"{'holds' if bound.holds else 'FAILS'}: {bound.text}" for bound in judgement]
@@ -101,13 +82,23 @@ def judged(judgement: Sequence[Bound]) -> Banner:
     return Banner("bad", f"FAIL: {failed} of {len(lines)} objectives are not met", lines)
 
 
+def _checks(run: Run) -> Banner | None:
+    if not failed_checks(run):
+        return None
+    kinds = failure_counts(run.segments).items()
+    lines = [f"{kind.removeprefix(WRONG)}: {its.total():,}" for kind, its in kinds if kind.startswith(WRONG)]
+    lines += [f"before the load: {complaint}" for complaint in run.golden.complaints]
+    what = "the vectors of the deployment are wrong"
+    if count := wrong(run.segments):
+        good = sum(sum(one.clocks.get("total", {}).values()) for _, one in all_intervals(run.segments))
+        what = f"{count:,} of {count + good:,} replies were wrong"
+    return Banner("bad", f"CHECKS FAILED: {what}", lines)
+
+
 def _result(run: Run) -> Banner:
-    if run.capacity is not None:
-        return _capacity(run, run.capacity)
-    return Banner("plain", sentence(run, chosen(run)))
-
-
-def _capacity(run: Run, capacity: Capacity) -> Banner:
+    capacity = run.capacity
+    if capacity is None:
+        return Banner("plain", sentence(run))
     if not capacity.rate and capacity.limited_by == "replies":
         last = capacity.probes[-1]
         title = f"No result for {capacity.objective}: at {number(last.rate)} requests/s {last.why}"
@@ -121,8 +112,7 @@ def _capacity(run: Run, capacity: Capacity) -> Banner:
         f"Holds {number(capacity.rate)} requests/s{bracket} with {capacity.objective}; "
         f"confirmed {capacity.confirmed} of {capacity.tries}; {LIMITS[capacity.limited_by]}"
     )
-    tone: Literal["plain", "warning"] = "plain" if capacity.limited_by == "server" else "warning"
-    return Banner(tone, title, [sentence(run, chosen(run))])
+    return Banner("plain" if capacity.limited_by == "server" else "warning", title, [sentence(run)])
 
 
 def _harness(run: Run) -> Banner | None:

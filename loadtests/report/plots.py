@@ -1,23 +1,55 @@
-"""The figures of a run: by load, over time, of the server, by flow, and where the time goes."""
+"""The figures of a run, as SVG images: by load, over time, of the server, by flow, where the time goes."""
 
+import base64
+import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from triptych.loadtests import estimates
-from triptych.loadtests.report import figures as draw
 from triptych.loadtests.report import tables
 from triptych.loadtests.report.cuts import Point, latency, middle, moments
-from triptych.loadtests.report.figures import Chart
 from triptych.loadtests.report.words import duration, number
-from triptych.loadtests.results import WRONG, Clock, Measured, Run, failure_counts
+from triptych.loadtests.results import WRONG, Clock, Measured, Run, all_intervals, failure_counts
 
 # Fewer loads make no curve.
 LEAST_POINTS = 3
 MOST_LINES = 8
-BAR_HEIGHT = 0.32
+WIDTH, HEIGHT, LEGEND_LINE, BAR_HEIGHT = 6.4, 2.7, 0.17, 0.32
+LEGEND_COLUMNS = 2
+INK, GRID = "#59616b", "#dfe3e8"
+ACCENT, SOFT, ORANGE, TEAL, RED = "#1f62c8", "#8fb4ea", "#d97706", "#0f8f7e", "#c9302c"
+STYLE: Any = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.edgecolor": GRID,
+    "grid.color": GRID,
+    "text.color": INK,
+    "text.parse_math": False,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    # Letters stay letters, and the same run gives the same page.
+    "svg.fonttype": "none",
+    "svg.hashsalt": "triptych",
+}
+
+
+class Chart(NamedTuple):
+    """A figure for the page; `image` is a data URL."""
+
+    title: str
+    unit: str
+    image: str
+    note: str = ""
 
 
 class Line(NamedTuple):
@@ -43,17 +75,17 @@ def over_time(run: Run) -> list[Chart]:
     at = [middle(one) for one in seen]
     # The server's clock is often so near that a solid line would hide the other.
     times: list[tuple[str, Clock, float, dict[str, str]]] = [
-        ("p99", "total", 0.99, {"color": draw.ACCENT}),
-        ("p50", "total", 0.5, {"color": draw.SOFT}),
-        ("p99, server's clock", "router", 0.99, {"color": draw.ORANGE, "ls": "--"}),
-        ("p50, server's clock", "router", 0.5, {"color": draw.TEAL, "ls": "--"}),
+        ("p99", "total", 0.99, {"color": ACCENT}),
+        ("p50", "total", 0.5, {"color": SOFT}),
+        ("p99, server's clock", "router", 0.99, {"color": ORANGE, "ls": "--"}),
+        ("p50, server's clock", "router", 0.5, {"color": TEAL, "ls": "--"}),
     ]
     latencies = [
         Line(label, at, [latency([one], part, clock) for one in seen], style)
         for label, clock, part, style in times
     ]
     due, answered = ([estimates.rate([one], of).value for one in seen] for of in ("sent", "done"))
-    load = [Line("due", at, due, {"color": draw.INK}), Line("answered well", at, answered)]
+    load = [Line("due", at, due, {"color": INK}), Line("answered well", at, answered)]
     charts = [_lines(run, "Latency", "s", latencies), _lines(run, "Load", "requests/s", load)]
     # Wrong replies first: they matter most.
     if kinds := sorted(failure_counts(run.segments), key=lambda kind: not kind.startswith(WRONG)):
@@ -96,7 +128,7 @@ def time_spent(run: Run, points: Sequence[Point]) -> list[Chart]:
     spent = {label: parts for label, its in pieces.items() if (parts := tables.spent(its))}
     if not spent:
         return []
-    axes = draw.new_axes(0.9 + BAR_HEIGHT * len(spent))
+    axes = _new_axes(0.9 + BAR_HEIGHT * len(spent))
     # Shares of each mean, which differ too much for one axis of seconds.
     totals = np.array([sum(parts.values()) for parts in spent.values()])
     base = np.zeros(len(spent))
@@ -109,7 +141,7 @@ def time_spent(run: Run, points: Sequence[Point]) -> list[Chart]:
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.grid(visible=False)
-    return [draw.finish(axes, "Parts of the mean latency", "%")]
+    return [_finish(axes, "Parts of the mean latency", "%")]
 
 
 def _latency_by_load(run: Run, points: Sequence[Point], limit: float | None) -> Chart:
@@ -117,51 +149,90 @@ def _latency_by_load(run: Run, points: Sequence[Point], limit: float | None) -> 
     nothing = (math.nan, math.nan, math.nan)
     found = [estimates.latency(point.measured, 0.99) or nothing for point in points]
     p99, low, high = np.array(found, float).T
-    axes = draw.new_axes()
-    axes.plot(where, p99, color=draw.ACCENT, lw=2, label="p99")
-    axes.fill_between(where, low, high, color=draw.ACCENT, alpha=0.18, lw=0, label="95 % interval of p99")
-    for name, part, color in (("p90", 0.9, draw.ORANGE), ("p50", 0.5, draw.SOFT)):
+    axes = _new_axes()
+    axes.plot(where, p99, color=ACCENT, lw=2, label="p99")
+    axes.fill_between(where, low, high, color=ACCENT, alpha=0.18, lw=0, label="95 % interval of p99")
+    for name, part, color in (("p90", 0.9, ORANGE), ("p50", 0.5, SOFT)):
         axes.plot(where, [latency(point.measured, part) for point in points], color=color, label=name)
     if limit is not None:
-        axes.axhline(limit, color=draw.RED, ls="--", lw=1.2, label=f"limit of p99: {duration(limit)}")
+        axes.axhline(limit, color=RED, ls="--", lw=1.2, label=f"limit of p99: {duration(limit)}")
     axes.set_xlim(left=0)
-    draw.value_axis(axes, "s")
+    _value_axis(axes, "s")
+    for point, height in zip(points, p99, strict=True):
+        face = "none" if point.verdict in ("fails", "unclear") else ACCENT
+        axes.plot([point.load], [height], "o", ms=4.5, mec=ACCENT, mfc=face, zorder=3)
     note = ""
-    for point, at, height in zip(points, where, p99, strict=True):
-        face = "none" if point.verdict in ("fails", "unclear") else draw.ACCENT
-        axes.plot([at], [height], "o", ms=4.5, mec=draw.ACCENT, mfc=face, zorder=3)
     if run.capacity is not None:
         note = "Filled: holds. Hollow: does not. Dotted: the rate that holds."
-        axes.axvline(run.capacity.rate, color=draw.INK, lw=1, ls=":")
-    return draw.finish(axes, "Latency against load", "requests/s", note)
+        axes.axvline(run.capacity.rate, color=INK, lw=1, ls=":")
+    return _finish(axes, "Latency against load", "requests/s", note)
 
 
 def _answered_by_load(points: Sequence[Point]) -> Chart:
     sent, done = ([estimates.rate(point.measured, of).value for point in points] for of in ("sent", "done"))
-    axes = draw.new_axes()
-    axes.plot([0, max(sent)], [0, max(sent)], color=draw.INK, ls="--", lw=1, label="all that was due")
-    axes.plot(sent, done, "o-", color=draw.ACCENT, lw=2, ms=4.5, label="answered well")
+    axes = _new_axes()
+    axes.plot([0, max(sent)], [0, max(sent)], color=INK, ls="--", lw=1, label="all that was due")
+    axes.plot(sent, done, "o-", color=ACCENT, lw=2, ms=4.5, label="answered well")
     axes.set_xlim(left=0)
-    draw.value_axis(axes, "requests/s")
-    return draw.finish(axes, "Answered against load", "requests/s")
+    _value_axis(axes, "requests/s")
+    return _finish(axes, "Answered against load", "requests/s")
 
 
 def _lines(run: Run | None, title: str, unit: str, lines: Sequence[Line]) -> Chart:
-    """Lines over the time of `run`, or over something else. Those without a value are left out."""
-    axes = draw.new_axes()
+    """Lines over the time of `run`, or over something else. Those without a value are left out.
+
+    Over time, lines mark where segments begin, and the time in which they settle is shaded.
+    """
+    axes = _new_axes()
     every = [line for line in lines if np.isfinite(line.values).any()]
     highest = sorted(every, key=lambda line: -np.nanmax(line.values))[:MOST_LINES]
     for line in every:
         if line in highest:
             axes.plot(line.at, line.values, lw=1.3, label=line.label, **line.style)
     if run is not None:
-        draw.time_axis(axes, run)
-    draw.value_axis(axes, unit)
+        axes.set_xlim(0, max(measured.began + measured.segment.seconds for measured in run.segments))
+        for measured in run.segments:
+            settled = measured.began + measured.segment.settle
+            axes.axvspan(measured.began, settled, color=GRID, alpha=0.5, lw=0, zorder=0)
+            axes.axvline(measured.began, color=GRID, lw=1)
+    _value_axis(axes, unit)
     hidden = len(every) - len(highest)
-    return draw.finish(axes, title, unit, f"{hidden} lower lines are not drawn." if hidden else "")
+    return _finish(axes, title, unit, f"{hidden} lower lines are not drawn." if hidden else "")
 
 
 def _failed(one: Measured, kind: str) -> float:
     """Failures of a kind per second."""
-    every = (interval for together in estimates.counted([one]) for interval in together)
-    return sum(interval.failures.get(kind, 0) for interval in every) / one.segment.seconds
+    failures = (interval.failures.get(kind, 0) for _, interval in all_intervals([one]))
+    return sum(failures) / one.segment.seconds
+
+
+def _new_axes(height: float = HEIGHT) -> Axes:
+    with matplotlib.rc_context(STYLE):
+        return Figure(figsize=(WIDTH, height), layout="constrained").subplots()
+
+
+def _value_axis(axes: Axes, unit: str) -> None:
+    """Latencies in seconds on a logarithmic axis, amounts in any other unit from 0 on."""
+    if unit == "s":
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(EngFormatter("s"))
+        axes.yaxis.set_minor_locator(NullLocator())
+    else:
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(lambda value, _: number(value))
+
+
+def _finish(axes: Axes, title: str, unit: str, note: str = "") -> Chart:
+    """The chart, with a legend if anything has a label."""
+    figure, file = axes.get_figure(root=True), io.BytesIO()
+    assert figure is not None
+    handles, labels = axes.get_legend_handles_labels()
+    with matplotlib.rc_context(STYLE):
+        if labels:
+            lines = math.ceil(len(labels) / LEGEND_COLUMNS)
+            figure.set_figheight(figure.get_figheight() + lines * LEGEND_LINE)
+            figure.legend(handles, labels, loc="outside upper left", ncols=LEGEND_COLUMNS)
+        figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
+    image = "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
+    return Chart(title, unit, image, note)

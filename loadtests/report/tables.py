@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from triptych.loadtests import estimates
-from triptych.loadtests.report.cuts import mean_time
+from triptych.loadtests.histogram import mean, merged
 from triptych.loadtests.report.headline import chosen
 from triptych.loadtests.report.words import NOTHING, duration, estimated, interval, number, share
 from triptych.loadtests.results import Clock, Measured, Run, all_intervals, failure_counts
@@ -25,16 +25,10 @@ class Table(NamedTuple):
     note: str = ""
 
 
-def every(run: Run) -> list[Table]:
-    """All tables of the page."""
-    found = [loads(run.segments), probes(run), failures(run), harness(run)]
-    return [table for table in found if table.rows]
-
-
-def brief(run: Run) -> list[Table]:
-    """The tables of the terminal; after a search only its result."""
-    shown = run.segments if run.capacity is None else chosen(run)
-    found = [loads(shown), probes(run), failures(run)]
+def every(run: Run, *, brief: bool = False) -> list[Table]:
+    """All tables of the page. The `brief` ones of the terminal have of a search only its result."""
+    shown = chosen(run) if brief and run.capacity else run.segments
+    found = [loads(shown), probes(run), failures(run)] + ([] if brief else [harness(run)])
     return [table for table in found if table.rows]
 
 
@@ -107,18 +101,19 @@ def setup(run: Run) -> dict[str, str]:
     return {name: text for name, text in found.items() if text}
 
 
-def spent(measured: Iterable[Measured]) -> dict[str, float]:
+def spent(measured: Sequence[Measured]) -> dict[str, float]:
     """The parts of the mean latency in seconds, in the order in which they pass; empty without a reply.
 
     Without the server's clock, its time and the network are one part.
     """
-    measured = list(measured)
-    total, service, router = (mean_time(measured, clock) for clock in ("total", "service", "router"))
-    if total is None or service is None:
+    clocks: tuple[Clock, ...] = "total", "service", "router", *PARTS
+    counts = {clock: merged(estimates.times(measured, None, clock)) for clock in clocks}
+    means = {clock: mean(its) for clock, its in counts.items() if its}
+    if "service" not in means:
         return {}
-    parts = {"waiting to be sent": total - service}
-    if router is None:
-        return parts | {"server and network": service}
-    parts["network and client"] = service - router
-    parts |= {name: mean_time(measured, clock) or 0.0 for clock, name in PARTS.items()}
+    parts = {"waiting to be sent": means["total"] - means["service"]}
+    if "router" not in means:
+        return parts | {"server and network": means["service"]}
+    parts["network and client"] = means["service"] - means["router"]
+    parts |= {name: means.get(clock, 0.0) for clock, name in PARTS.items()}
     return {name: max(0.0, seconds) for name, seconds in parts.items()}

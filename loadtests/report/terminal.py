@@ -20,7 +20,7 @@ def render(run: Run, judgement: Sequence[Bound] = ()) -> str:
     parts: list[Table | str] = []
     for banner in banners(run, judgement):
         parts += [banner.title, *(f"  {line}" for line in banner.lines)]
-    for one in tables.brief(run):
+    for one in tables.every(run, brief=True):
         parts += ["", table(one.title, one.head, one.rows, one.left), *filter(None, [one.note])]
     if run.notes:
         parts += ["", "Notes", *(f"  {note}" for note in run.notes)]

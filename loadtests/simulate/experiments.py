@@ -42,7 +42,7 @@ def runs(name: str, quick: bool) -> Iterator[tuple[Setup, float]]:
 def row(name: str, quick: bool, setup: Setup, load: float) -> dict[str, str]:
     """The result of one run, by column."""
     profile, rate = setup.profile, load * setup.capacity * setup.replicas
-    full_step = profile.seconds + profile.seconds_per_token * profile.step_tokens
+    full_step = profile.step(0, profile.step_tokens)
     seconds = min(60.0, max((QUICK_REQUESTS if quick else REQUESTS) / rate, 10 * full_step))
     warm_up = 5 * full_step if setup.replicas >= MANY else max(1.0, 5 * full_step)
     outcome = simulate(setup, load, *((5.0, 0.0) if name == "started" else (seconds, warm_up)))

@@ -3,7 +3,6 @@
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from statistics import NormalDist, fmean
 from typing import NamedTuple
 
@@ -31,15 +30,14 @@ class Profile(NamedTuple):
     step_tokens: int = 8192
     step_items: int = 256
 
-    def step(self, items: int, tokens: int, draw: random.Random) -> float:
-        """Seconds of one step."""
-        mean = self.seconds + self.seconds_per_item * items + self.seconds_per_token * tokens
-        return mean * self.noise(draw)
+    def step(self, items: float, tokens: float) -> float:
+        """Seconds of one step, on average."""
+        return self.seconds + self.seconds_per_item * items + self.seconds_per_token * tokens
 
     def capacity(self, mean_tokens: float) -> float:
         """Inputs a second with full steps, for inputs of `mean_tokens`."""
         items = min(float(self.step_items), max(1.0, self.step_tokens / mean_tokens))
-        return items / (self.seconds + items * (self.seconds_per_item + self.seconds_per_token * mean_tokens))
+        return items / self.step(items, items * mean_tokens)
 
 
 # The line of least squared relative errors through the ten steps of docs/PERFORMANCE.md ("The engine's step",
@@ -91,8 +89,7 @@ def default(name: str) -> int:
     return int(RouterSettings.model_fields[name].default)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
+class Setup(NamedTuple):
     """The deployment."""
 
     profile: Profile

@@ -6,7 +6,7 @@ import pytest
 
 from tests.fakes.hang_guard import GUARD_SECONDS
 from triptych.loadtests.bench import __main__ as bench
-from triptych.loadtests.bench.gpu_figures import TOKENS
+from triptych.loadtests.bench.sections.gpu_figures import TOKENS
 
 LOADS = (
     "20-token texts, concurrency 8",

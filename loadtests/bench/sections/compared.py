@@ -2,23 +2,19 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 from triptych.loadtests.bench import systems
 from triptych.loadtests.bench.loops import Request, closed_loop
-from triptych.loadtests.bench.measure import Result, Row, Sending, Trial, interleaved
-from triptych.loadtests.bench.sections import Bench, Scale, Section
+from triptych.loadtests.bench.measure import Bench, Result, Row, Scale, Sending, Trial, interleaved
 from triptych.loadtests.bench.servers import Engine, SizeName
 from triptych.loadtests.bench.systems import System
-from triptych.loadtests.bench.texts import Texts
+from triptych.loadtests.bench.texts import Lists
 from triptych.workers.checkpoints.variant import read_variant
 from triptych.workers.shared.contract import PoolName
 from triptych.workers.shared.families import BY_POOL, V5_NANO
 
 RETRIEVAL: PoolName = "retrieval"
-# The vectors of one reply in so many are checked.
-SAMPLE = 40
 
 
 class Load(NamedTuple):
@@ -28,7 +24,6 @@ class Load(NamedTuple):
     concurrency: int
     tokens: int = 20
     texts: int = 1
-    form: systems.Form = "float"
 
 
 SHORT = {
@@ -37,30 +32,41 @@ SHORT = {
 }
 LISTS = Load("32 texts of 20 tokens a request, concurrency 8", 8, texts=32)
 LONG = Load("512-token texts, concurrency 16", 16, tokens=512)
+BASE64 = Load("20-token texts as base64, concurrency 64", 64)
 QUICK = (SHORT[1], SHORT[16], SHORT[64], LISTS)
-BASE64 = Load("20-token texts as base64, concurrency 64", 64, form="base64")
-RECIPE_NANO = (
-    Load("20-token texts against the recipe, concurrency 16", 16),
-    Load("512-token texts against the recipe, concurrency 16", 16, tokens=512),
-)
-RECIPE_TINY = (Load("512-token texts against the recipe, tiny variant, concurrency 4", 4, tokens=512),)
+ALL = (*SHORT.values(), LISTS, LONG, BASE64)
+RECIPE: dict[SizeName, list[Load]] = {
+    "nano": [
+        Load("20-token texts against the recipe, concurrency 16", 16),
+        Load("512-token texts against the recipe, concurrency 16", 16, tokens=512),
+    ],
+    "tiny": [Load("512-token texts against the recipe, tiny variant, concurrency 4", 4, tokens=512)],
+}
 
 
-async def throughput(bench: Bench, result: Result, pool: PoolName, loads: Sequence[Load]) -> None:
+async def throughput(
+    bench: Bench, result: Result, pool: PoolName = RETRIEVAL, loads: Sequence[Load] = ALL
+) -> None:
     """By load, against stock vLLM; the model of `retrieval` also behind vLLM's router."""
     servers, family = bench.servers, BY_POOL[pool]
     stock, worker = await servers.need(Engine("stock", pool=pool), Engine(pool=pool))
     texts, router = await servers.texts(pool=pool), await servers.router((pool, worker))
     vllm_router = await servers.vllm_router(stock) if pool == RETRIEVAL else None
     for load in QUICK if bench.scale.quick else loads:
-        its = [systems.stock(stock, load.form, special_tokens=family.special_tokens)]
+        form: systems.Form = "base64" if load is BASE64 else "float"
+        its = [systems.stock(stock, form, special_tokens=family.special_tokens)]
         if vllm_router:
-            its.append(systems.stock(stock, load.form, vllm_router))
-        its += [systems.worker(worker), systems.routed(router, worker, load.form, family.name)]
+            its.append(systems.stock(stock, form, vllm_router))
+        its += [systems.worker(worker), systems.routed(router, worker, form, family.name)]
         result.rows += await side_by_side(bench.scale, load, its, texts)
 
 
-async def recipe(bench: Bench, result: Result, size: SizeName, loads: Sequence[Load]) -> None:
+async def encoder(bench: Bench, result: Result) -> None:
+    """An encoder, whose last token is the vector."""
+    await throughput(bench, result, V5_NANO.pools[0], (SHORT[16], SHORT[64], LISTS))
+
+
+async def recipe(bench: Bench, result: Result, size: SizeName) -> None:
     """Against the published recipe."""
     servers = bench.servers
     worker, token_level = await servers.need(Engine(size=size), Engine("token-level stock", size))
@@ -71,47 +77,26 @@ async def recipe(bench: Bench, result: Result, size: SizeName, loads: Sequence[L
         systems.recipe(token_level, "float", dimensions),
         systems.recipe(token_level, "base64", dimensions),
     ]
-    for load in loads:
+    for load in RECIPE[size]:
         result.rows += await side_by_side(bench.scale, load, its, texts)
 
 
-async def side_by_side(scale: Scale, load: Load, compared: Sequence[System], texts: Texts) -> list[Row]:
+async def side_by_side(scale: Scale, load: Load, compared: Sequence[System], lists: Lists) -> list[Row]:
     """One row for each system. All get the same texts."""
+    return await interleaved([trial(load, one, lists, scale.seconds) for one in compared], scale)
 
-    def prepare(system: System, number: int, rate: float) -> Sending:
-        # As many requests as take about `seconds` at the last round's rate.
+
+def trial(load: Load, system: System, lists: Lists, seconds: float) -> Trial:
+    """A closed loop of as many requests as take about `seconds` at the last round's rate."""
+
+    def prepare(number: int, rate: float) -> Sending:
         least = max(3 * load.concurrency, 24 // load.texts)
-        enough = math.ceil(rate * scale.seconds / load.texts) + load.concurrency
-        lists = texts.lists(f"{load.name} {number}", max(least, enough), load.texts, load.tokens)
+        enough = math.ceil(rate * seconds / load.texts) + load.concurrency
+        of_round = lists(f"{load.name} {number}", max(least, enough), load.texts, load.tokens)
         requests = [
-            Request(place, system.make(its), load.texts, system.read if reads(system, place) else None)
-            for place, its in enumerate(lists)
+            Request(place, system.make(texts), load.texts, None if place % system.sample else system.read)
+            for place, texts in enumerate(of_round)
         ]
         return closed_loop(system.url, requests, load.concurrency)
 
-    def reads(system: System, place: int) -> bool:
-        return system.read_all or place % SAMPLE == 0
-
-    its = [Trial(load.name, one.name, one.processes, partial(prepare, one)) for one in compared]
-    return await interleaved(its, scale.rounds, scale.settle_seconds, scale.tolerance)
-
-
-THROUGHPUT = Section(
-    "Throughput, one pool, nano variant",
-    partial(throughput, pool=RETRIEVAL, loads=(*SHORT.values(), LISTS, LONG, BASE64)),
-)
-# An encoder, whose last token is the vector.
-ENCODER = Section(
-    "Throughput, jina-embeddings-v5-text-nano, nano variant",
-    partial(throughput, pool=V5_NANO.pools[0], loads=(SHORT[16], SHORT[64], LISTS)),
-    quick=False,
-)
-AGAINST_RECIPE_NANO = Section(
-    "Against the published recipe, nano variant",
-    partial(recipe, size="nano", loads=RECIPE_NANO),
-    quick=False,
-)
-AGAINST_RECIPE_TINY = Section(
-    "Against the published recipe, tiny variant (2,048 dimensions)",
-    partial(recipe, size="tiny", loads=RECIPE_TINY),
-)
+    return Trial(load.name, system.name, system.processes, prepare)

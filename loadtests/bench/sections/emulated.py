@@ -1,8 +1,7 @@
 """Whether worker and router keep a fast card busy: a real worker, whose engine takes the time of a card."""
 
 from triptych.loadtests.bench import systems
-from triptych.loadtests.bench.measure import Result
-from triptych.loadtests.bench.sections import Bench, Section
+from triptych.loadtests.bench.measure import Bench, Result
 from triptych.loadtests.bench.sections.compared import RETRIEVAL, Load, side_by_side
 from triptych.loadtests.bench.servers import CARD_SECONDS, CARD_TOKENS, STEP_ITEMS, STEP_TOKENS, Engine
 from triptych.loadtests.bench.systems import System
@@ -11,8 +10,8 @@ from triptych.loadtests.bench.systems import System
 PREFIX_TOKENS = 3
 # More than two full steps, so that the card never waits for a client.
 LOADS = (
-    Load("512-token texts, concurrency 64", 64, tokens=512 - PREFIX_TOKENS, form="base64"),
-    Load("20-token texts, concurrency 768", 768, tokens=20 - PREFIX_TOKENS, form="base64"),
+    Load("512-token texts, concurrency 64", 64, tokens=512 - PREFIX_TOKENS),
+    Load("20-token texts, concurrency 768", 768, tokens=20 - PREFIX_TOKENS),
 )
 SHARE = "share of the card's ideal, %"
 # A full step takes a tenth of a second, and a round begins with smaller ones.
@@ -41,6 +40,3 @@ async def run(bench: Bench, result: Result) -> None:
         for row in rows:
             row.figures[SHARE] = [100 * rate / best for rate in row.items_per_second]
         result.rows += rows
-
-
-SECTION = Section("An emulated card of 90,000 tokens a second", run)

@@ -15,13 +15,11 @@ import psutil
 
 from triptych.loadtests.bench import systems
 from triptych.loadtests.bench.loops import Vector, post
-from triptych.loadtests.bench.measure import Result
-from triptych.loadtests.bench.sections import Bench, Section
+from triptych.loadtests.bench.measure import Bench, Result
 from triptych.loadtests.bench.sections.compared import LONG, RETRIEVAL, SHORT, Load, side_by_side
 from triptych.loadtests.bench.servers import SIZES, Engine, Servers
 from triptych.loadtests.bench.stock import stock_copy
 from triptych.loadtests.bench.systems import System
-from triptych.loadtests.bench.texts import Texts
 from triptych.workers.checkpoints.folders import load_json, write_json
 from triptych.workers.checkpoints.layout import CONFIG
 from triptych.workers.checkpoints.variant import read_variant
@@ -37,7 +35,7 @@ async def run(bench: Bench, result: Result) -> None:
     servers, scale = bench.servers, bench.scale
     worker, stock, recipe = await servers.need(Engine(), Engine("stock"), Engine("token-level stock"))
     variant = await servers.variant()
-    texts, dimensions = Texts(variant), read_variant(variant).dimensions
+    texts, dimensions = await servers.texts(), read_variant(variant).dimensions
     routed = systems.routed(await servers.router((RETRIEVAL, worker)), worker, "base64")
     compared = [
         systems.stock(stock, "base64"),
@@ -130,6 +128,3 @@ def sentence_transformer(folder: Path, checkpoint: Path, dimensions: int) -> Pat
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(content))
     return folder
-
-
-SECTION = Section("Everyone side by side, nano variant", run, quick=False)

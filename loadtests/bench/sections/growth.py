@@ -5,30 +5,28 @@ Its worker answers at once. Replicas and queues are measured in this process, wi
 
 import gc
 import hashlib
+import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import median
 
-from triptych.loadtests.bench.loops import Request, closed_loop
-from triptych.loadtests.bench.measure import Result, Row, Sending, Trial, interleaved
-from triptych.loadtests.bench.sections import Bench, Section
-from triptych.loadtests.bench.sections.router_alone import query
-from triptych.loadtests.bench.systems import ask_router
+from triptych.loadtests.bench.measure import Bench, Result, Row, Trial, interleaved
+from triptych.loadtests.bench.sections.compared import Load, trial
+from triptych.loadtests.bench.systems import System, ask_router
 from triptych.loadtests.server_processes import Server
 from triptych.loadtests.simulate.profiles import SHORT, Profile, default
 from triptych.loadtests.simulate.profiles import Setup as Deployment
-from triptych.loadtests.simulate.simulated_router import POOL, WIRE
-from triptych.loadtests.simulate.simulation import simulate
+from triptych.loadtests.simulate.simulation import POOL, WIRE, simulate
 from triptych.router.items import Item, Job, Priority
 from triptych.router.pool.queue import PoolQueue
 
 CPU_MS, EXPONENT = "CPU ms", "grows at most as n to the power of"
 ITEMS, TOKENS, PROCESSES = (1, 8, 64, 512), (20, 512, 4096, 32_768), (1, 2, 4)
 KEYS, REPLICAS, WAITING = (1, 100, 10_000), (1, 10, 100, 1000), (32, 512, default("queue_items"))
-CONNECTIONS = 16
+CONNECTIONS, SECONDS_FACTOR = 16, 1 / 3
 # A word that is one token.
 WORD = " light"
 # A fast engine, and how busy it is.
@@ -37,30 +35,65 @@ BATCH, ROUND_BATCHES = 32, 200
 
 
 async def run(bench: Bench, result: Result) -> None:
-    rounds = bench.scale.rounds
-
-    def add(rows: list[Row], values: Iterable[int]) -> None:
-        costs = [median(row.figures[CPU_MS]) for row in rows]
-        rows[-1].figures[EXPONENT] = [exponent(dict(zip(values, costs, strict=True)))]
-        result.rows += rows
+    def add(rows: Mapping[int, Row]) -> None:
+        costs = {n: median(row.figures[CPU_MS]) for n, row in rows.items()}
+        [*_, last] = rows.values()
+        last.figures[EXPONENT] = [exponent(costs)]
+        result.rows += rows.values()
 
     for trials in await through_router(bench):
-        rows = await interleaved([*trials.values()], rounds, settle_seconds=0)
+        rows = await interleaved([*trials.values()], bench.scale._replace(settle_seconds=0))
         for row in rows:
             row.figures[CPU_MS] = [1e3 * row.cpu["router"] / row.requests]
-        add(rows, trials)
-    costs: dict[str, tuple[Sequence[int], Callable[[int], float]]] = {
-        "n replicas, a request": (REPLICAS, of_replicas),
-        "n items waiting, a batch of 32": (WAITING, partial(of_queue, with_keys=False)),
-        "n items waiting, each of its own key, a batch of 32": (WAITING, partial(of_queue, with_keys=True)),
-    }
-    for title, (values, cost) in costs.items():
-        rows = [Row(load=title, system=f"n = {n:,}", figures={CPU_MS: []}) for n in values]
-        for _ in range(rounds):
-            for n, row in zip(values, rows, strict=True):
+        add(dict(zip(trials, rows, strict=True)))
+    for title, (values, cost) in COSTS.items():
+        by_n = {n: Row(load=title, system=f"n = {n:,}", figures={CPU_MS: []}) for n in values}
+        for _ in range(bench.scale.rounds):
+            for n, row in by_n.items():
                 gc.collect()
                 row.figures[CPU_MS].append(cost(n))
-        add(rows, values)
+        add(by_n)
+
+
+async def through_router(bench: Bench) -> list[dict[int, Trial]]:
+    """Costs of a whole router process by n."""
+    servers = bench.servers
+    await servers.need()
+    start = partial(servers.router, (POOL, await servers.stub()))
+
+    def cost(what: str, n: int, router: Server, items: int = 1, tokens: int = 20, keys: int = 0) -> Trial:
+        numbers = itertools.count()
+
+        def make(texts: Sequence[str]) -> bytes:
+            key = {"Authorization": f"Bearer key-{next(numbers) % keys}"} if keys else None
+            return ask_router(router.url, texts, "base64", headers=key)
+
+        load = Load(f"n {what}, a request", CONNECTIONS, tokens, items)
+        system = System(f"n = {n:,}", {"router": router}, router.url, make)
+        return trial(load, system, texts, bench.scale.seconds * SECONDS_FACTOR)
+
+    async def with_keys(count: int) -> Server:
+        digests = {f"key-{n}": hashlib.sha256(f"key-{n}".encode()).hexdigest() for n in range(count)}
+        entries = [
+            {"name": name, "sha256": digest, "requests_per_minute": 10**9} for name, digest in digests.items()
+        ]
+        file = servers.folder / f"keys-{count}.json"
+        file.write_text(json.dumps(entries))
+        return await start(api_keys_file=file)
+
+    one = await start()
+    return [
+        {n: cost("items a request", n, one, items=n) for n in ITEMS},
+        {n: cost("tokens a text", n, one, tokens=n) for n in TOKENS},
+        {n: cost("router processes", n, await start(processes=n)) for n in PROCESSES},
+        {n: cost("API keys", n, await with_keys(n), keys=n) for n in KEYS},
+    ]
+
+
+def texts(seed: str, count: int, texts: int, tokens: int) -> list[list[str]]:
+    """Lists of texts of about `tokens` tokens."""
+    words = WORD * (tokens - 6)
+    return [[f"{place + index}{words}" for index in range(texts)] for place in range(count)]
 
 
 def exponent(costs: Mapping[int, float]) -> float:
@@ -72,61 +105,6 @@ def exponent(costs: Mapping[int, float]) -> float:
         # Closer ones would show noise.
         if larger >= 2 * n
     )
-
-
-async def through_router(bench: Bench) -> list[dict[int, Trial]]:
-    """Costs of a whole router process by n."""
-    servers, seconds = bench.servers, bench.scale.seconds
-    await servers.need()
-    stub = await servers.stub()
-
-    async def router(**settings: object) -> Server:
-        return await servers.router((POOL, stub), **settings)
-
-    def trial(
-        load: str, n: int, router: Server, make: Callable[[int], Sequence[str]], keys: Sequence[str] = ()
-    ) -> Trial:
-        items = len(make(0))
-        # About a second of CPU in all rounds.
-        count = max(4 * CONNECTIONS, math.ceil(400 * seconds / math.sqrt(items * len(make(0)[0]) / 150)))
-
-        def prepare(round_number: int, rate: float) -> Sending:
-            requests = []
-            for place in range(count):
-                key = {"Authorization": f"Bearer {keys[place % len(keys)]}"} if keys else None
-                request = ask_router(router.url, make(place), "base64", headers=key)
-                requests.append(Request(place, request, items))
-            return closed_loop(router.url, requests, CONNECTIONS)
-
-        return Trial(load, f"n = {n:,}", {"router": router}, prepare)
-
-    def texts(count: int, place: int) -> list[str]:
-        return [query(place + index) for index in range(count)]
-
-    def long(tokens: int, place: int) -> list[str]:
-        return [f"{place}{WORD * (tokens - 6)}"]
-
-    async def with_keys(count: int) -> Trial:
-        keys = [f"key-{index}" for index in range(count)]
-        entries = [
-            {"name": key, "sha256": hashlib.sha256(key.encode()).hexdigest(), "requests_per_minute": 10**9}
-            for key in keys
-        ]
-        file = servers.folder / f"keys-{count}.json"
-        file.write_text(json.dumps(entries))
-        guarded = await router(api_keys_file=file)
-        return trial("n API keys, a request", count, guarded, partial(texts, 1), keys)
-
-    one = await router()
-    return [
-        {n: trial("n items a request, a request", n, one, partial(texts, n)) for n in ITEMS},
-        {n: trial("n tokens a text, a request", n, one, partial(long, n)) for n in TOKENS},
-        {
-            n: trial("n router processes, a request", n, await router(processes=n), partial(texts, 1))
-            for n in PROCESSES
-        },
-        {n: await with_keys(n) for n in KEYS},
-    ]
 
 
 def of_replicas(n: int) -> float:
@@ -141,12 +119,11 @@ def of_replicas(n: int) -> float:
 def of_queue(n: int, *, with_keys: bool) -> float:
     """CPU ms to check, admit and take a batch while n items wait, each of a key of its own or all without."""
     queue = PoolQueue(default("queue_tokens"), default("queue_items"))
-    places = iter(range(n + BATCH * ROUND_BATCHES))
+    places = itertools.count()
 
     def item() -> Item:
-        place = next(places)
         made = Item(POOL, WIRE, 20, 0, "input")
-        Job([made], 0.0, math.inf, lambda _: None, key=f"key {place % n}" if with_keys else "")
+        Job([made], 0.0, math.inf, lambda _: None, key=f"key {next(places) % n}" if with_keys else "")
         return made
 
     for _ in range(n - BATCH):
@@ -163,4 +140,9 @@ def of_queue(n: int, *, with_keys: bool) -> float:
     return 1e3 * (time.process_time() - begin) / ROUND_BATCHES
 
 
-SECTION = Section("Growth: CPU of the router by what may be many", run)
+COSTS: dict[str, tuple[Sequence[int], Callable[[int], float]]] = {
+    "n replicas, a request": (REPLICAS, of_replicas),
+    "n items waiting, a batch of 32": (WAITING, partial(of_queue, with_keys=False)),
+    "n items waiting, each of its own key, a batch of 32": (WAITING, partial(of_queue, with_keys=True)),
+}
+"""Measured in this process: the values of n, and CPU ms."""

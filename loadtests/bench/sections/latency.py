@@ -5,8 +5,7 @@ from functools import partial
 from itertools import takewhile
 
 from triptych.loadtests.bench.loops import Request, Round, closed_loop, open_loop, poisson
-from triptych.loadtests.bench.measure import Result, Sending, Trial, interleaved
-from triptych.loadtests.bench.sections import Bench, Section
+from triptych.loadtests.bench.measure import Bench, Result, Sending, Trial, interleaved
 from triptych.loadtests.bench.servers import Engine
 from triptych.loadtests.bench.systems import ask_router
 
@@ -35,17 +34,17 @@ async def run(bench: Bench, result: Result) -> None:
     def prepare(system: str, number: int, rate: float) -> Sending:
         moments = poisson(QUERIES_PER_SECOND, seconds, number)
         headers = {"x-priority": "bulk"} if system == ONE_CLASS else None
-        wanted = texts.lists(f"query {system} {number}", len(moments), 1, 20)
+        wanted = texts(f"query {system} {number}", len(moments), 1, 20)
         queries = [Request(n, as_query(its, headers=headers)) for n, its in enumerate(wanted)]
         if system == IDLE:
             return alone(router.url, queries, moments)
-        wanted = texts.lists(f"bulk {system} {number}", lists, BULK_TEXTS, BULK_TOKENS)
+        wanted = texts(f"bulk {system} {number}", lists, BULK_TEXTS, BULK_TOKENS)
         bulk = [Request(n, as_passage(its), BULK_TEXTS) for n, its in enumerate(wanted)]
         return beside_bulk(router.url, queries, moments, bulk)
 
     groups = {"router": router, "worker": worker}
     trials = [Trial(LOAD, one, groups, partial(prepare, one)) for one in (IDLE, CLASSES, ONE_CLASS)]
-    result.rows += await interleaved(trials, scale.rounds)
+    result.rows += await interleaved(trials, scale)
 
 
 async def alone(url: str, queries: list[Request], moments: list[float]) -> Round:
@@ -64,6 +63,3 @@ async def beside_bulk(url: str, queries: list[Request], moments: list[float], bu
     wanted = False
     full = await running
     return done._replace(figures={BULK_RATE: full.items_per_second}, beside=full.replies)
-
-
-SECTION = Section("Queries while bulk saturates the pool, nano variant", run)

@@ -6,9 +6,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import httpx
 import numpy as np
@@ -16,7 +14,10 @@ import orjson
 
 from triptych.deploy.common.gpu_memory import weights_gib
 from triptych.loadtests.bench import card, systems
-from triptych.loadtests.bench.gpu_figures import (
+from triptych.loadtests.bench.loops import Vector, post
+from triptych.loadtests.bench.measure import Bench, Result
+from triptych.loadtests.bench.sections.compared import RETRIEVAL, Load
+from triptych.loadtests.bench.sections.gpu_figures import (
     PEAK,
     ask,
     least_cosine,
@@ -24,10 +25,6 @@ from triptych.loadtests.bench.gpu_figures import (
     query_rate,
     throughput,
 )
-from triptych.loadtests.bench.loops import Vector, post
-from triptych.loadtests.bench.measure import Result
-from triptych.loadtests.bench.sections import Bench, Section
-from triptych.loadtests.bench.sections.compared import RETRIEVAL, Load
 from triptych.loadtests.bench.servers import FIXTURE, SIZES, Engine, SizeName, child
 from triptych.loadtests.bench.systems import System
 from triptych.loadtests.content.pictures import image
@@ -53,24 +50,14 @@ RESIDENT = "triptych_worker_resident_memory_bytes"
 EAGER, FP8 = ("enforce_eager", True), ("quantization", "fp8")
 # In front of a card one router process is the limit for short texts.
 ROUTER_PROCESSES = max(1, min(4, (os.cpu_count() or 1) // 4))
-
-
-class Amounts(NamedTuple):
-    """What is sent to a model of one size.
-
-    `texts` are the connections for each number of tokens, `queries` is the first rate to try.
-    """
-
-    texts: Mapping[int, int]
-    image: tuple[int, int]
-    queries: float
-
-
-AMOUNTS: Mapping[SizeName, Amounts] = {
-    # The image has 768 tokens, the most.
-    "full": Amounts({20: 512, 128: 256, 512: 128, 4096: 32, 32_768: 8}, image=(896, 672), queries=1000),
-    "nano": Amounts({20: 8, 128: 4, 600: 2}, image=(112, 84), queries=20),
+# By the model's size: the connections for each number of tokens, and the first rate of queries to try.
+TEXTS: dict[SizeName, dict[int, int]] = {
+    "full": {20: 512, 128: 256, 512: 128, 4096: 32, 32_768: 8},
+    "nano": {20: 8, 128: 4, 600: 2},
 }
+FIRST_RATE: dict[SizeName, float] = {"full": 1000, "nano": 20}
+# The first has 768 tokens, the most.
+PIXELS: dict[SizeName, tuple[int, int]] = {"full": (896, 672), "nano": (112, 84)}
 
 
 async def matmul(bench: Bench, result: Result) -> None:
@@ -84,16 +71,19 @@ async def checkpoint(bench: Bench, result: Result) -> None:
 
 async def memory(bench: Bench, result: Result) -> None:
     """An engine without CUDA graphs, then one with them. The card is free, as no section before has any."""
-    before, used = card.used_gib(), []
+    used = [card.used_gib()]
     for name, setting in (("eager", EAGER), ("retrieval", None)):
         began = time.monotonic()
         [worker] = await bench.servers.need(Engine(size=bench.size, setting=setting))
         result.figures[f"{name}: start, s"] = time.monotonic() - began
-        result.figures[f"{name}: memory of the host, GiB"] = await _resident_gib(worker)
+        page = (await asyncio.to_thread(httpx.get, worker.url + METRICS_PATH)).raise_for_status().text
+        [sample] = [line for line in page.splitlines() if line.startswith(f"{RESIDENT} ")]
+        # Of the worker and its engine process.
+        result.figures[f"{name}: memory of the host, GiB"] = float(sample.split()[1]) / 2**30
         used.append(card.used_gib())
-    without, with_graphs = used
-    if before is None or with_graphs is None or without is None:
+    if not card.name():
         return
+    before, without, with_graphs = used
     weights, cache = await _weights(bench), SIZES[bench.size].kv_cache_gib
     result.figures |= {
         "card: all of one engine, GiB": with_graphs - before,
@@ -107,8 +97,8 @@ async def memory(bench: Bench, result: Result) -> None:
 async def parity(bench: Bench, result: Result) -> None:
     """The engine at full size against transformers in float32, with the same weights."""
     [worker] = await bench.servers.need(Engine(size=bench.size))
-    lists = (await bench.servers.texts(bench.size)).lists("parity", PARITY_TEXTS, 1, PARITY_TOKENS)
-    picture = image("parity", 0, *AMOUNTS[bench.size].image, "png")
+    lists = (await bench.servers.texts(bench.size))("parity", PARITY_TEXTS, 1, PARITY_TOKENS)
+    picture = image("parity", 0, *PIXELS[bench.size], "png")
     vectors = await ask(worker, [*(Item(Text(text, "query")) for [text] in lists), Item(Image(picture))])
     own = await bench.servers.own_code(await bench.servers.variant(bench.size))
     bodies = [*(("/", orjson.dumps(its)) for its in lists), ("/image", picture)]
@@ -117,8 +107,7 @@ async def parity(bench: Bench, result: Result) -> None:
     references = [np.frombuffer(reply.content, "<f4") for reply in replies]
     result.figures["texts, least cosine"] = least_cosine(vectors[:-1], references[:-1])
     result.figures["image, cosine"] = least_cosine(vectors[-1:], references[-1:])
-    apart = least_cosine(references[:1], references[1:2])
-    result.figures["two texts, cosine with each other"] = apart
+    result.figures["two texts, cosine with each other"] = least_cosine(references[:1], references[1:2])
 
 
 async def fixture(bench: Bench, result: Result, size: SizeName) -> None:
@@ -146,7 +135,7 @@ async def fixture(bench: Bench, result: Result, size: SizeName) -> None:
 async def short(bench: Bench, result: Result) -> None:
     """Texts of a few hundred tokens, and lists of queries."""
     ours, [worker] = await _ours(bench)
-    lists = load_of(20, max(1, AMOUNTS[bench.size].texts[20] // LIST), LIST)
+    lists = load_of(20, max(1, TEXTS[bench.size][20] // LIST), LIST)
     loads = _loads(bench)
     rates = await throughput(bench, result, [*loads.values(), lists], [systems.worker(worker), ours])
     for tokens, load in loads.items():
@@ -156,12 +145,12 @@ async def short(bench: Bench, result: Result) -> None:
 async def long(bench: Bench, result: Result) -> None:
     """Texts of thousands of tokens."""
     ours, _ = await _ours(bench)
-    await throughput(bench, result, list(_loads(bench, long=True).values()), [ours])
+    await throughput(bench, result, _loads(bench, long=True).values(), [ours])
 
 
 async def media(bench: Bench, result: Result) -> None:
     """Images, and a vector for each token. Without other systems: stock vLLM has no projector for these."""
-    (ours, _), (width, height) = await _ours(bench), AMOUNTS[bench.size].image
+    (ours, _), (width, height) = await _ours(bench), PIXELS[bench.size]
     pictures = [image("media", serial, width, height, "jpeg") for serial in range(IMAGES)]
     images = itertools.cycle([base64.b64encode(picture).decode() for picture in pictures])
 
@@ -179,7 +168,7 @@ async def media(bench: Bench, result: Result) -> None:
         vectors = [vector for entry in orjson.loads(body)["data"] for vector in entry["embeddings"]]
         return [np.frombuffer(base64.b64decode(vector), "<f4") for vector in vectors]
 
-    longest = list(_loads(bench).values())[-1]
+    [*_, longest] = _loads(bench).values()
     images_load = load_of(width * height // PIXELS_PER_TOKEN, longest.concurrency, of="images")
     await throughput(bench, result, [images_load], [ours._replace(make=ask_image)])
     multi = ours._replace(name=f"{ours.name}, multi-vectors", make=ask_multi, read=read_multi)
@@ -189,18 +178,18 @@ async def media(bench: Bench, result: Result) -> None:
 async def queries(bench: Bench, result: Result) -> None:
     """The highest rate of queries that are answered in time."""
     ours, _ = await _ours(bench)
-    result.figures[QUERIES] = await query_rate(bench, ours, AMOUNTS[bench.size].queries)
+    result.figures[QUERIES] = await query_rate(bench, ours, FIRST_RATE[bench.size])
 
 
 async def stock(bench: Bench, result: Result) -> None:
     """vLLM's own server, which takes the mean itself."""
     ours, [_, server] = await _ours(bench, Engine("stock", bench.size))
     other, loads = systems.stock(server, "base64"), _loads(bench)
-    rates = await throughput(bench, result, list(loads.values()), [other, ours])
+    rates = await throughput(bench, result, loads.values(), [other, ours])
     for tokens, load in loads.items():
-        times = rates[load, ours.name] / rates[load, other.name]
-        result.figures[f"{tokens}-token texts, times stock vLLM"] = times
-    rate = await query_rate(bench, other, AMOUNTS[bench.size].queries)
+        name = f"{tokens}-token texts, times stock vLLM"
+        result.figures[name] = rates[load, ours.name] / rates[load, other.name]
+    rate = await query_rate(bench, other, FIRST_RATE[bench.size])
     result.figures["30-token queries/s at p99 <= 50 ms, stock vLLM"] = rate
 
 
@@ -221,8 +210,8 @@ async def recipe(bench: Bench, result: Result) -> None:
 async def tasks_mixed(bench: Bench, result: Result, pools: Sequence[PoolName]) -> None:
     """An engine for each of `pools` on the card, and requests of three tasks in turn."""
     workers = await bench.servers.need(*(Engine(size=bench.size, pool=pool) for pool in pools))
-    if (used := card.used_gib()) is not None:
-        result.figures["card: all engines, GiB"] = used
+    if card.name():
+        result.figures["card: all engines, GiB"] = card.used_gib()
     by_pool = dict(zip(pools, workers, strict=True))
     router = await bench.servers.router(*by_pool.items(), processes=ROUTER_PROCESSES)
     tasks = itertools.cycle(TASKS)
@@ -232,25 +221,26 @@ async def tasks_mixed(bench: Bench, result: Result, pools: Sequence[PoolName]) -
 
     processes: dict[str, Server] = {"router": router, **by_pool}
     mixed = System("(d) router, workers", processes, router.url, ask_next, systems.read_embeddings)
-    await throughput(bench, result, list(_loads(bench).values()), [mixed])
+    await throughput(bench, result, _loads(bench).values(), [mixed])
 
 
 async def fp8(bench: Bench, result: Result) -> None:
     """Weights quantized to fp8 while they are loaded, against bfloat16."""
     size = bench.size
     worker, quantized = await bench.servers.need(Engine(size=size), Engine(size=size, setting=FP8))
-    lists = (await bench.servers.texts(size)).lists("fp8", 32, 1, PARITY_TOKENS)
+    lists = (await bench.servers.texts(size))("fp8", 32, 1, PARITY_TOKENS)
     items = [Item(Text(text, "query")) for [text] in lists]
     result.figures["fp8: least cosine"] = least_cosine(await ask(quantized, items), await ask(worker, items))
-    scale = bench.scale._replace(tolerance=FP8_TOLERANCE)
+    bench = bench._replace(scale=bench.scale._replace(tolerance=FP8_TOLERANCE))
     compared = [systems.worker(worker), systems.worker(quantized)._replace(name="(c) worker, fp8")]
-    await throughput(bench, result, list(_loads(bench).values())[-1:], compared, scale)
+    [*_, longest] = _loads(bench).values()
+    await throughput(bench, result, [longest], compared)
 
 
 def _loads(bench: Bench, *, long: bool = False) -> dict[int, Load]:
     """Texts of up to `SHORT` tokens, or the longer ones, by tokens."""
-    texts = AMOUNTS[bench.size].texts
-    return {tokens: load_of(tokens, count) for tokens, count in texts.items() if (tokens > SHORT) == long}
+    texts = TEXTS[bench.size].items()
+    return {tokens: load_of(tokens, count) for tokens, count in texts if (tokens > SHORT) == long}
 
 
 async def _weights(bench: Bench) -> float:
@@ -262,34 +252,3 @@ async def _ours(bench: Bench, *others: Engine) -> tuple[System, list[Server]]:
     servers = await bench.servers.need(Engine(size=bench.size), *others)
     router = await bench.servers.router((RETRIEVAL, servers[0]), processes=ROUTER_PROCESSES)
     return systems.routed(router, servers[0], "base64"), servers
-
-
-async def _resident_gib(worker: Server) -> float:
-    """Memory of the worker and its engine process, as the worker reports it."""
-    page = (await asyncio.to_thread(httpx.get, worker.url + METRICS_PATH)).raise_for_status().text
-    [sample] = [line for line in page.splitlines() if line.startswith(f"{RESIDENT} ")]
-    return float(sample.split()[1]) / 2**30
-
-
-ON_GPU = partial(Section, gpu=True)
-SECTIONS = {
-    "matmul": ON_GPU("What the card can do", matmul),
-    "checkpoint": ON_GPU("Random checkpoint, written and merged for three tasks", checkpoint),
-    "memory": ON_GPU("One engine: start, and memory by part", memory),
-    "parity": ON_GPU("Vectors against the model's own code, same size", parity),
-    "short": ON_GPU("Throughput of short texts, one engine", short),
-    "queries": ON_GPU("Queries in time, one engine", queries),
-    "stock": ON_GPU("Against stock vLLM on the same card", stock),
-    "recipe": ON_GPU("Against the published recipe on the same card", recipe),
-    "long": ON_GPU("Throughput of long texts, one engine", long),
-    "media": ON_GPU("Images and multi-vectors, one engine", media),
-    "fp8": ON_GPU("fp8", fp8),
-    "three": ON_GPU("Three engines on the card, three tasks mixed", partial(tasks_mixed, pools=POOLS)),
-    "shared": ON_GPU("One engine for all tasks, three tasks mixed", partial(tasks_mixed, pools=("shared",))),
-    "fixture-float32": ON_GPU(
-        "The published code's reference vectors, float32", partial(fixture, size="fixture-float32")
-    ),
-    "fixture-bfloat16": ON_GPU(
-        "The published code's reference vectors, bfloat16", partial(fixture, size="fixture-bfloat16")
-    ),
-}

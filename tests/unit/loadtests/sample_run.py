@@ -40,12 +40,11 @@ def build(
     *,
     flows: Mapping[str, float] = FLOWS,
     failures: Mapping[str, float] | None = None,
-    gap: float = 0.0,
     cpu: float = 0.3,
 ) -> Run:
-    """`failures` are kinds and the share of requests that each takes; `gap` seconds pass between segments."""
+    """`failures` are kinds and the share of requests that each takes."""
     draw = np.random.default_rng(1)
-    measured, began = [], 0.0
+    done, began = [], 0.0
     for segment in segments:
         intervals = {
             flow: [
@@ -54,17 +53,10 @@ def build(
             ]
             for flow, part in flows.items()
         }
-        process = Process(name="here", cpu=cpu, late=0.0009, machine_cpu=0.55)
-        measured.append(
-            Measured(
-                segment=segment,
-                began=began,
-                interval=1.0,
-                intervals=intervals,
-                processes=[process],
-            )
-        )
-        began += segment.seconds + gap
+        one = Measured(segment=segment, began=began, interval=1.0, intervals=intervals, processes=[])
+        one.processes.append(Process(name="here", cpu=cpu, late=0.0009, machine_cpu=0.55))
+        done.append(one)
+        began += segment.seconds
     at = [float(second) for second in range(int(began))]
     panels = (("queue", "items"), ("batch", "items a batch"), ("engine", "s"), ("served", "tokens/s"))
     return Run(
@@ -81,7 +73,7 @@ def build(
         machine="2 cores, 8 GiB",
         revision="4ae0c78",
         golden=Golden(source="the deployment itself, before the load", compared=512),
-        segments=measured,
+        segments=done,
         series=[
             Series(panel=panel, name=pool, unit=unit, at=at, values=[second % 7 for second in at])
             for panel, unit in panels
@@ -94,7 +86,7 @@ def searched() -> Run:
     """A search that finds that 412 requests a second hold, and 440 do not."""
     rates = [50, 100, 200, 400, 800, 440, 412]
     segments = [Segment(name=f"probe {rate}/s", seconds=18.0, settle=3.0, rate=rate) for rate in rates]
-    run = build(segments, gap=1.0)
+    run = build(segments)
     run.capacity = Capacity(
         objective=OBJECTIVE,
         rate=412.0,

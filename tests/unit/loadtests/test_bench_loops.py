@@ -97,11 +97,6 @@ async def test_open_loop_does_not_wait_for_replies() -> None:
     assert dues == pytest.approx([0.001 * number for number in range(8)])
 
 
-async def test_refused_connections_are_broken() -> None:
-    replies = await open_loop(NOWHERE, requests(NOWHERE, 5), [0.0] * 5)
-    assert [each.status for each in replies] == [BROKEN] * 5
-
-
 async def test_unanswered_requests_are_broken() -> None:
     released = asyncio.Event()
 

@@ -12,10 +12,20 @@ import pytest
 from triptych.loadtests.bench import bench_targets
 from triptych.loadtests.bench.__main__ import main
 from triptych.loadtests.bench.bench_report import markdown
-from triptych.loadtests.bench.cpu import GENERATOR, OTHERS, cpu_seconds, tree_seconds
 from triptych.loadtests.bench.loops import Reply, Request, Round, Vector
-from triptych.loadtests.bench.measure import Result, Row, Trial, differ, interleaved
+from triptych.loadtests.bench.measure import (
+    GENERATOR,
+    OTHERS,
+    Result,
+    Row,
+    Scale,
+    Trial,
+    cpu_seconds,
+    differ,
+    interleaved,
+)
 from triptych.loadtests.bench.sections import compared, overload
+from triptych.loadtests.bench.sections.growth import BATCH, exponent, of_queue, of_replicas
 from triptych.loadtests.slo import Bound
 
 LOAD = compared.SHORT[64].name
@@ -90,6 +100,12 @@ def test_report_shows_failures_beside_rates() -> None:
     assert f"| {FAILURES} | at most 0 | 3 | **no** |" in text
 
 
+def test_rows_without_requests_have_figures_only() -> None:
+    text = markdown(results("growth", Row(load="n replicas", system="n = 1", figures={"CPU ms": [0.5]})))
+    assert "| n = 1 | CPU ms | 0.5 |" in text
+    assert "0 of 0" not in text
+
+
 def test_row_takes_latency_of_good_replies_from_due() -> None:
     counted = Row(load="load", system="system")
     bad = replied(1, status=503, end=1.001)
@@ -103,11 +119,9 @@ def test_row_takes_latency_of_good_replies_from_due() -> None:
 @pytest.mark.parametrize(
     ("other", "tolerance", "wrong"),
     [
-        (UNIT, 1e-5, False),
         (UNIT + np.float32(5e-6), 1e-5, False),
         (UNIT + np.float32(5e-4), 1e-5, True),
         (UNIT + np.float32(5e-4), 1e-3, False),
-        (np.array([0.6001, 0.7999], np.float32), 1e-5, True),
         (np.array([0.6, 0.8, 0.0], np.float32), 1e-3, True),
         (np.array([np.nan, 0.8], np.float32), 1e-3, True),
         (UNIT * 2, 1e-3, True),
@@ -121,7 +135,7 @@ def test_wrong_vectors_differ(other: Vector, tolerance: float, wrong: bool) -> N
 def test_vector_that_is_not_finite_is_a_failure() -> None:
     """Otherwise the report would not tell an engine's NaN from vectors of another model."""
     counted = Row(load="load", system="system")
-    counted.check([replied(0, UNIT), replied(1, UNIT * np.nan), replied(2, UNIT * 2)], {})
+    counted.check([replied(0, UNIT), replied(1, UNIT * np.nan), replied(2, UNIT * 2)], {}, 1e-5)
     assert counted.failures == {"not finite": 1}
     assert counted.vectors_wrong == 2
 
@@ -144,7 +158,7 @@ async def test_vectors_are_compared_by_request() -> None:
 
         return Trial("load", system, {}, prepare)
 
-    rows = await interleaved(list(map(trial, rounds)), rounds=2, settle_seconds=0)
+    rows = await interleaved(list(map(trial, rounds)), Scale(rounds=2, seconds=1, settle_seconds=0))
     assert [each.vectors_checked for each in rows] == [8, 6, 4]
     assert [each.vectors_wrong for each in rows] == [2, 2, 2]
     assert [each.items_per_second for each in rows] == [[1.0, 1.0]] * 3
@@ -159,10 +173,23 @@ def test_cpu_of_ended_children_counts() -> None:
     try:
         assert process.stdout is not None
         process.stdout.readline()
-        seconds = cpu_seconds({"servers": process.pid})
+        seconds = cpu_seconds({"servers": process})
     finally:
         process.communicate(b"\n")
     assert seconds["servers"] >= 0.2
     assert seconds[GENERATOR] > 0
     assert seconds[OTHERS] > 0
-    assert tree_seconds(process.pid) == 0
+    assert cpu_seconds({"servers": process})["servers"] == 0
+
+
+def test_exponent_is_that_of_the_steepest_part() -> None:
+    assert exponent({1: 5.0, 10: 5.0, 100: 5.0}) == 0
+    assert exponent({1: 5.0, 8: 5.0, 64: 40.0}) == pytest.approx(1)
+    # Quadratic only at its end.
+    assert exponent({1: 1.0, 10: 2.0, 100: 200.0}) == pytest.approx(2)
+
+
+def test_measured_growth_is_of_work_that_is_done() -> None:
+    """The queue stays as deep while batches pass, or `of_queue` raises."""
+    assert min(of_queue(10 * BATCH, with_keys=with_keys) for with_keys in (False, True)) > 0
+    assert of_replicas(2) > 0

@@ -1,15 +1,14 @@
 """What is measured on a GPU: tokens a second by length, the highest rate of queries, single vectors."""
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from statistics import median
+from typing import Any
 
 import numpy as np
 
-from triptych.loadtests.bench.flops import flops_per_token
 from triptych.loadtests.bench.loops import Connection, Request, Vector, open_loop, poisson, post
-from triptych.loadtests.bench.measure import Result
-from triptych.loadtests.bench.sections import Bench, Scale
+from triptych.loadtests.bench.measure import Bench, Result
 from triptych.loadtests.bench.sections.compared import Load, side_by_side
 from triptych.loadtests.bench.sections.emulated import PREFIX_TOKENS
 from triptych.loadtests.bench.systems import System, read_frames
@@ -30,18 +29,12 @@ ASK_SECONDS = 60.0
 
 def load_of(tokens: int, connections: int, texts: int = 1, of: str = "texts") -> Load:
     """Texts of `tokens` tokens, prefix included; `texts` of them a request. Or images."""
-    name = f"{tokens:,}-token {of}, concurrency {connections}"
-    if texts > 1:
-        name = f"{texts} texts of {tokens} tokens a request, concurrency {connections}"
-    return Load(name, connections, tokens - PREFIX_TOKENS, texts, "base64")
+    what = f"{tokens:,}-token {of}" if texts == 1 else f"{texts} texts of {tokens} tokens a request"
+    return Load(f"{what}, concurrency {connections}", connections, tokens - PREFIX_TOKENS, texts)
 
 
 async def throughput(
-    bench: Bench,
-    result: Result,
-    loads: Sequence[Load],
-    compared: Sequence[System],
-    scale: Scale | None = None,
+    bench: Bench, result: Result, loads: Iterable[Load], compared: Sequence[System]
 ) -> dict[tuple[Load, str], float]:
     """Measure systems side by side, one row for each load and system; their median tokens a second."""
     found: dict[tuple[Load, str], float] = {}
@@ -50,7 +43,7 @@ async def throughput(
     peak = next((one.figures[PEAK] for one in bench.report.values() if PEAK in one.figures), None)
     for load in loads:
         tokens = load.tokens + PREFIX_TOKENS
-        for row in await side_by_side(scale or bench.scale, load, compared, texts):
+        for row in await side_by_side(bench.scale, load, compared, texts):
             row.figures[TOKENS] = rates = [tokens * rate for rate in row.items_per_second]
             found[load, row.system] = median(rates)
             # The vision tower's operations are not counted.
@@ -61,16 +54,32 @@ async def throughput(
     return found
 
 
+def flops_per_token(config: Mapping[str, Any], tokens: int) -> float:
+    """Operations of one token in a text of `tokens` tokens: 2 W + 2 L H n.
+
+    W weights are in the matrices of the L text layers, H values in the hidden state, n tokens in the text.
+    Embeddings, norms, projector and vision tower are left out.
+    Each weight is multiplied and added once. Attention is causal, so a token meets n / 2 others on average.
+    For each it multiplies and adds H values with the keys and H with the values: 4 H n / 2 a layer.
+    """
+    hidden, inner, layers = (
+        config[name] for name in ("hidden_size", "intermediate_size", "num_hidden_layers")
+    )
+    keys = hidden // config["num_attention_heads"] * config["num_key_value_heads"]
+    weights = layers * (2 * hidden * hidden + 2 * hidden * keys + 3 * hidden * inner)
+    return float(2 * weights + 2 * layers * hidden * tokens)
+
+
 async def query_rate(bench: Bench, system: System, start: float) -> float:
     """Queries a second, Poisson arrivals, of which 99 % are answered within 50 ms and none fails."""
     texts, words = await bench.servers.texts(bench.size), QUERY_TOKENS - PREFIX_TOKENS
 
     async def holds(rate: float) -> bool:
         moments = poisson(rate, bench.scale.seconds, seed=round(rate))
-        lists = texts.lists(f"queries at {rate}", len(moments), 1, words)
+        lists = texts(f"queries at {rate}", len(moments), 1, words)
         requests = [Request(number, system.make(its)) for number, its in enumerate(lists)]
         replies = await open_loop(system.url, requests, moments, QUERY_PATIENCE)
-        late = sum(not reply.good or reply.end - reply.due > QUERY_P99_SECONDS for reply in replies)
+        late = sum(not reply.good or reply.seconds > QUERY_P99_SECONDS for reply in replies)
         return all(reply.good for reply in replies) and late <= 0.01 * len(replies)
 
     return await highest(holds, start)
