@@ -150,7 +150,8 @@ async def long(bench: Bench, result: Result) -> None:
 
 async def media(bench: Bench, result: Result) -> None:
     """Images, and a vector for each token. Without other systems: stock vLLM has no projector for these."""
-    (ours, _), (width, height) = await _ours(bench), PIXELS[bench.size]
+    ours, _ = await _ours(bench)
+    width, height = PIXELS[bench.size]
     pictures = [image("media", serial, width, height, "jpeg") for serial in range(IMAGES)]
     images = itertools.cycle([base64.b64encode(picture).decode() for picture in pictures])
 
