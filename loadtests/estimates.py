@@ -42,7 +42,7 @@ def latency(measured: Sequence[Measured], share: float, flow: str | None = None)
 
 
 def failure_share(measured: Sequence[Measured], flow: str | None = None) -> Estimate | None:
-    """Failures, wrong replies included, as a share of the requests sent; None if none was sent."""
+    """Failures, wrong replies included, as a share of the requests sent; None without requests."""
     requests = _sums(measured, flow, "sent")
     return share_of(_sums(measured, flow, "failed"), requests) if requests.any() else None
 

@@ -64,8 +64,7 @@ def sentence(run: Run) -> str:
 
 
 def p99_limit(run: Run, judgement: Sequence[Bound]) -> float | None:
-    """The tightest bound of the p99 in seconds, from the judgement or the search; None if there is no
-    bound."""
+    """The tightest bound of the p99 in seconds, from the judgement or the search; None without one."""
     found = [bound.bound for bound in judgement if bound.figure == "p99"]
     if run.capacity is not None and "=" in run.capacity.objective:
         objectives = read_objectives(run.capacity.objective).objective

@@ -62,8 +62,7 @@ class Line(NamedTuple):
 
 
 def by_load(run: Run, points: Sequence[Point], limit: float | None) -> list[Chart]:
-    """Latency and answered requests against the load; nothing below three loads. `limit`: of the p99, in
-    s."""
+    """Latency and answered requests against the load, from three loads on. `limit`: of the p99, in s."""
     if len(points) < LEAST_POINTS:
         return []
     return [_latency_by_load(run, points, limit), _answered_by_load(points)]

@@ -1,4 +1,4 @@
-"""The OpenAPI document, generated from the models that validate requests and from those of the replies."""
+"""The OpenAPI document, generated from the models of requests and replies."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -203,7 +203,7 @@ def _model(name: str) -> Json:
 
 
 def _error(status: int, *, limited: bool = False) -> Json:
-    """The response for all errors with `status`; those of limits only where keys may have them."""
+    """The response for all errors with `status`; errors of rate limits only if `limited`."""
     kinds = [
         kind
         for kind in all_errors()

@@ -48,7 +48,7 @@ Source = str | TextItem | ImageItem | UrlItem | BytesItem | PdfItem
 def plan(
     request: EmbeddingRequest, catalog: Catalog, settings: RouterSettings, priority: Priority | None = None
 ) -> list[Item]:
-    """One item for each input, in order, all for pools of one family; `priority` replaces that of each.
+    """One item for each input, in order, for pools of one family. A given `priority` holds for all.
 
     `triptych.router.media.loader` completes items with `media` set; a PDF becomes an item for each page.
 

@@ -40,6 +40,7 @@ class PoolQueue:
 
     @property
     def items(self) -> int:
+        """Number of waiting items."""
         return self._interactive.items + self._bulk.items
 
     @property
@@ -207,6 +208,7 @@ class PoolQueue:
         return min(self.tokens, self._lines[priority].ahead(key, tokens) / self._shares[priority])
 
     def _rate(self, now: float) -> float | None:
+        """Drain rate in tokens a second; None while unknown."""
         return None if self._rate_unknown else self._drained.per_second(now)
 
     def _retry_after(self, ahead: float, now: float) -> int:

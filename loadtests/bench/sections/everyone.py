@@ -75,7 +75,7 @@ async def transformers(servers: Servers, checkpoint: Path, dimensions: int) -> S
 
 
 async def others(servers: Servers, checkpoint: Path, dimensions: int) -> list[System]:
-    """infinity, and the vendor's server with its batching; none where they are not installed."""
+    """infinity, and the vendor's server with its batching; empty where they are not installed."""
     python, vendor = servers.folder / "others/bin/python", servers.folder / "jina-on-prem"
     if not python.exists() or not vendor.exists():
         print(f"infinity and jina-on-prem are left out: {python} or {vendor} is missing", flush=True)
