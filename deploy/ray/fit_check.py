@@ -126,7 +126,8 @@ def _resources(pool: Pool) -> dict[str, float]:
 def _each(pool: Pool) -> str:
     """What one replica takes of a node."""
     parts = [f"{amount:g} {name}" for name, amount in _resources(pool).items() if amount]
-    parts += [f"{pool.gpus_each:g} GPU"] if pool.gpus_each else []
+    if pool.gpus_each:
+        parts.append(f"{pool.gpus_each:g} GPU")
     parts += [f"label {key}={value}" for key, value in pool.labels.items()]
     return ", ".join(parts) or "nothing"
 

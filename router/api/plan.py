@@ -199,4 +199,5 @@ def _set_priorities(items: list[Item], queries: Iterable[bool], priority: Priori
     """Set each item's priority: unless given, passages of a large request are bulk."""
     large = len(items) > SMALL_ITEMS or sum(item.cost for item in items) > SMALL_TOKENS
     for item, query in zip(items, queries, strict=True):
-        item.priority = priority if priority is not None else Priority(large and not query)
+        by_size = Priority.BULK if large and not query else Priority.INTERACTIVE
+        item.priority = by_size if priority is None else priority

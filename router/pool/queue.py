@@ -129,9 +129,10 @@ class PoolQueue:
 
     def admit(self, items: Sequence[Item], now: float) -> None:
         """Add `items` of one job, for which `check_room` has found room."""
-        bulk = [item for item in items if item.priority]
-        if len(bulk) < len(items):
-            self._interactive.append([item for item in items if not item.priority] if bulk else items)
+        interactive = [item for item in items if item.priority is Priority.INTERACTIVE]
+        bulk = [item for item in items if item.priority is Priority.BULK]
+        if interactive:
+            self._interactive.append(interactive)
         if bulk:
             self._bulk.append(bulk)
         self._drained.observe(0, now, waiting=True)
