@@ -136,7 +136,7 @@ class Dialect:
         # Our API itself refuses combinations.
         used = {"rerank": flow.kind == "rerank", "images": flow.images > 0}
         used |= {"multivector": flow.multivector, "late_chunking": flow.late_chunking}
-        found = [name for name, its in used.items() if its and self.name != "jina"]
+        found = [name for name, needed in used.items() if needed and self.name != "jina"]
         return f"{found[0]} is not supported" if found else None
 
     def _jina(self, request: Request) -> tuple[str, dict[str, Any]]:

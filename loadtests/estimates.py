@@ -71,7 +71,7 @@ def counted(measured: Sequence[Measured], flow: str | None = None) -> list[tuple
     for one in measured:
         first = math.ceil(one.segment.settle / one.interval - 1e-9)
         last = max(first, math.floor(one.segment.seconds / one.interval + 1e-9))
-        parts = [its[first:last] for name, its in one.intervals.items() if flow in (None, name)]
+        parts = [intervals[first:last] for name, intervals in one.intervals.items() if flow in (None, name)]
         found += zip(*parts, strict=True)
     return found
 

@@ -124,7 +124,7 @@ def time_spent(run: Run, points: Sequence[Point]) -> list[Chart]:
     pieces = {measured.segment.name: [measured] for measured in run.segments}
     if len(points) >= LEAST_POINTS:
         pieces = {f"{number(point.load)} requests/s": point.measured for point in points}
-    spent = {label: parts for label, its in pieces.items() if (parts := tables.spent(its))}
+    spent = {label: parts for label, measured in pieces.items() if (parts := tables.spent(measured))}
     if not spent:
         return []
     axes = _new_axes(0.9 + BAR_HEIGHT * len(spent))

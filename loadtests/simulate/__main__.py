@@ -25,9 +25,9 @@ def main() -> None:
     with ProcessPoolExecutor(mp_context=context, initializer=set_up) as pool:
         jobs = {name: [pool.submit(row, name, quick, *run) for run in runs(name, quick)] for name in names}
         with tqdm(total=sum(map(len, jobs.values())), unit="run", disable=None) as bar:
-            for name, its in jobs.items():
+            for name, submitted in jobs.items():
                 rows = []
-                for job in its:
+                for job in submitted:
                     rows.append(job.result())
                     bar.update()
                 lines = table(list(rows[0]), [list(one.values()) for one in rows])

@@ -113,7 +113,7 @@ def read_adapters(
     for name, module in product(wanted, modules):
         a, b = (held[key] for key in pairs[name, module])
         added[name][modules[module].name] = Low(a, b, rule.scale(module))
-    return {name: Adapter(rule.r, rule.lora_alpha, its) for name, its in added.items()}
+    return {name: Adapter(rule.r, rule.lora_alpha, lows) for name, lows in added.items()}
 
 
 def check_halves(path: Path, held: Mapping[str, Tensor], pairs: Iterable[tuple[Halves, bool]]) -> None:

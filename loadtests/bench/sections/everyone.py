@@ -46,8 +46,8 @@ async def run(bench: Bench, result: Result) -> None:
     ]
     of_batches = [await transformers(servers, variant, dimensions), routed]
     for load in (*LOADS, *BATCHES):
-        its = of_batches if load in BATCHES else compared
-        result.rows += await side_by_side(scale, load, its, texts)
+        chosen = of_batches if load in BATCHES else compared
+        result.rows += await side_by_side(scale, load, chosen, texts)
     for system in (*compared, *of_batches):
         used = sum(memory_mib(server.pid) for server in system.processes.values())
         for row in result.rows:
