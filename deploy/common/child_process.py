@@ -76,7 +76,7 @@ class ChildProcess:
         return False
 
     async def until(self, probe: Callable[[], Awaitable[bool]], seconds: float, name: str) -> None:
-        """The same, but after an error or `seconds` the process is ended. Raises `RuntimeError`."""
+        """Wait as `ready` does; after an error or `seconds`, end the process. Raises `RuntimeError`."""
         try:
             async with asyncio.timeout(seconds):
                 if not await self.ready(probe):

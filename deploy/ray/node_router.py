@@ -49,11 +49,13 @@ class NodeRouter:
         self._directory = DirectoryClient(name)
         parsed = Routers.model_validate(routers)
         host = parsed.host or node_address()
-        self._host, self._port, self._stop_seconds = reachable(host), parsed.port, parsed.drain_seconds + 5
+        self._host, self._port = reachable(host), parsed.port
+        self._stop_seconds = parsed.drain_seconds + 5
         self._url = f"http://{self._host}:{self._port}"
         self._id = serve.get_replica_context().replica_id.unique_id
         self._folder = tempfile.TemporaryDirectory(prefix="triptych-router-")
-        self._file, self._pools = Path(self._folder.name) / "workers.json", pools
+        self._file = Path(self._folder.name) / "workers.json"
+        self._pools = pools
         own = {
             "ROUTER_HOST": host,
             "ROUTER_PORT": str(parsed.port),

@@ -50,7 +50,8 @@ def chosen(run: Run) -> list[Measured]:
 
 def sentence(run: Run) -> str:
     """The key figures, and their load."""
-    measured, what = chosen(run), ""
+    measured = chosen(run)
+    what = ""
     if run.capacity is not None:
         what = "the rate that holds, " if run.capacity.rate else "the lowest rate tried, "
     p50, p99 = (estimated(estimates.latency(measured, part), duration) for part in (0.5, 0.99))

@@ -224,7 +224,7 @@ def _value_axis(axes: Axes, unit: str) -> None:
 
 def _finish(axes: Axes, title: str, unit: str, note: str = "") -> Chart:
     """The chart, with a legend if anything has a label."""
-    figure, file = axes.get_figure(root=True), io.BytesIO()
+    figure = axes.get_figure(root=True)
     assert figure is not None
     handles, labels = axes.get_legend_handles_labels()
     with matplotlib.rc_context(STYLE):
@@ -232,6 +232,7 @@ def _finish(axes: Axes, title: str, unit: str, note: str = "") -> Chart:
             lines = math.ceil(len(labels) / LEGEND_COLUMNS)
             figure.set_figheight(figure.get_figheight() + lines * LEGEND_LINE)
             figure.legend(handles, labels, loc="outside upper left", ncols=LEGEND_COLUMNS)
+        file = io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
     image = "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
     return Chart(title, unit, image, note)
