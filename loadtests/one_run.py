@@ -125,7 +125,7 @@ class _Progress:
         segment = timeline.segments[number]
         if segment is not self._shown:
             self._shown = segment
-            self._status.console.print(f"load begins: {segment.name}, {segment.seconds:g} s", highlight=False)
+            print(f"load begins: {segment.name}, {segment.seconds:g} s", flush=True)
         first = max(0, last - RECENT)
         recent = [one for row in total.segments[number].values() for one in row[first:last]]
         counts = merged(one.clocks.get("total", {}) for one in recent)
