@@ -85,9 +85,9 @@ class Conductor:
         """Since the first load started; 0 before."""
         return 0.0 if self._begin is None else time.monotonic() - self._begin
 
-    async def gather(self) -> None:
+    async def gather(self, wait_seconds: float = JOIN_SECONDS) -> None:
         """Wait until all processes have joined and prepared the plan. Raises `HarnessFailed`."""
-        messages = self._messages(time.monotonic() + JOIN_SECONDS)
+        messages = self._messages(time.monotonic() + wait_seconds)
         while len(self._ready) < self._crew.size:
             await anext(messages)
 

@@ -225,11 +225,10 @@ async def test_load_that_never_ends_fails_the_run(monkeypatch: pytest.MonkeyPatc
             await conductor.load([STEADY], lambda *_: None)
 
 
-async def test_missing_processes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "JOIN_SECONDS", 0.0)
+async def test_missing_processes_are_counted() -> None:
     async with conducting(2) as conductor:
         with pytest.raises(HarnessFailed, match="0 of 2"):
-            await conductor.gather()
+            await conductor.gather(0.0)
 
 
 def test_port_in_use_is_named() -> None:
