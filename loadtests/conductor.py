@@ -77,7 +77,9 @@ class Conductor:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.gather(*(member.close() for member in self._members.values()), return_exceptions=True)
+        # No other has to replace those that leave now.
+        members, self._members = self._members.values(), {}
+        await asyncio.gather(*(member.close() for member in members), return_exceptions=True)
         await self._runner.cleanup()
 
     @property
@@ -185,7 +187,7 @@ class Conductor:
         name = request.query.get("name", "process")
         if self._number:
             self._inbox.put_nowait((number, Broken(f"{name} {why}")))
-        else:
+        elif number in self._members:
             del self._members[number]
             self._ready.discard(number)
             print(f"{name} {why}; waiting for another", flush=True)
