@@ -99,10 +99,10 @@ def _figures(one: Run, other: Run) -> Iterator[tuple[str, str | None, str, list[
         both = [before], [now]
         for flow in [None, *before.intervals] if len(before.intervals) > 1 else [None]:
             for figure, share in LATENCIES.items():
-                yield name, flow, figure, [estimates.latency(its, share, flow) for its in both]
-            if not all(_keeps_up(its, flow) for its in both):
-                yield name, flow, "throughput/s", [estimates.rate(its, "done", flow) for its in both]
-            failed = [estimates.failure_share(its, flow) for its in both]
+                yield name, flow, figure, [estimates.latency(side, share, flow) for side in both]
+            if not all(_keeps_up(side, flow) for side in both):
+                yield name, flow, "throughput/s", [estimates.rate(side, "done", flow) for side in both]
+            failed = [estimates.failure_share(side, flow) for side in both]
             if any(share and share.value for share in failed):
                 yield name, flow, FAILURES, failed
 

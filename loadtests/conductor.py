@@ -102,7 +102,8 @@ class Conductor:
         try:
             segments = next(shape)
             while True:
-                measured += (news := await self.load(segments, watch))
+                news = await self.load(segments, watch)
+                measured += news
                 if self.stopped:
                     return measured, None
                 segments = shape.send(news)

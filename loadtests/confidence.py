@@ -34,7 +34,7 @@ class Estimate(NamedTuple):
 
 
 def percentile(times: Sequence[Counts], share: float) -> Estimate | None:
-    """The `share` percentile (0 to 1) in seconds, from the times of each interval; None if there are none."""
+    """The `share` percentile (0 to 1) in seconds, from the times of each interval; None without times."""
     counts = merged(times)
     if not counts:
         return None

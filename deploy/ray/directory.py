@@ -48,7 +48,7 @@ class Directory:
 
 
 def directory(name: str) -> Any:
-    """The actor of the deployment `name`; it is started on the head if there is none."""
+    """The actor of the deployment `name`; started on the head if it does not run."""
     actor = ray.remote(Directory).options(
         name=f"{name}-directory",
         namespace=NAMESPACE,
@@ -62,7 +62,7 @@ def directory(name: str) -> Any:
 
 
 def find_directory(name: str) -> Any | None:
-    """The actor of the deployment `name`, None where there is none."""
+    """The actor of the deployment `name`, None if it does not run."""
     try:
         return ray.get_actor(f"{name}-directory", namespace=NAMESPACE)
     except ValueError:
@@ -90,7 +90,9 @@ class DirectoryClient:
     def __init__(
         self, name: str, find: Callable[[str], Any] = directory, search_seconds: float = SEARCH_SECONDS
     ) -> None:
-        self._name, self._find, self._search_seconds = name, find, search_seconds
+        self._name = name
+        self._find = find
+        self._search_seconds = search_seconds
         self._search: asyncio.Task[Any] | None = None
         self._began = 0.0
 

@@ -36,8 +36,8 @@ class PoolWorker:
     async def __init__(self, config: dict[str, Any], pool: PoolName) -> None:  # type: ignore[misc]
         self._started = False
         parsed = ClusterConfig.model_validate(config)
-        its = parsed.pools[pool]
-        self._drain_seconds = its.engine(pool).drain_seconds
+        settings = parsed.pools[pool]
+        self._drain_seconds = settings.engine(pool).drain_seconds
         self._directory = DirectoryClient(parsed.name)
         self._host = host = node_address()
         self._port, self._port_lock = take_port(host, parsed.port_range)
@@ -51,12 +51,12 @@ class PoolWorker:
             # Routers tell old and new replicas apart by it in an upgrade.
             replica.code_version,
         )
-        env = worker_environment(its, pool, host, self._port, self._token, dict(os.environ))
+        env = worker_environment(settings, pool, host, self._port, self._token, dict(os.environ))
         # vLLM measures the free memory of its GPU while it starts.
         async with gpus_locked([str(gpu) for gpu in context.get_accelerator_ids().get("GPU", [])]):
             self._process = ChildProcess(WORKER, env, death_signal=False)
             await self._process.until(
-                self._is_ready, its.start_seconds, f"the worker of pool {pool} on {host}"
+                self._is_ready, settings.start_seconds, f"the worker of pool {pool} on {host}"
             )
         self._beating = asyncio.create_task(repeat(self._beat, BEAT_SECONDS))
         with contextlib.suppress(DirectoryLost):
