@@ -87,8 +87,12 @@ async def repeat(call: Callable[[], Awaitable[None]], seconds: float) -> None:
 class DirectoryClient:
     """Calls the directory of the deployment `name`; searches for it again when it is gone."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(
+        self, name: str, find: Callable[[str], Any] = directory, search_seconds: float = SEARCH_SECONDS
+    ) -> None:
         self._name = name
+        self._find = find
+        self._search_seconds = search_seconds
         self._search: asyncio.Task[Any] | None = None
         self._began = 0.0
 
@@ -106,9 +110,9 @@ class DirectoryClient:
     def _searching(self) -> asyncio.Task[Any]:
         """The current search. It asks the head, and its thread waits long when the head is down."""
         now = time.monotonic()
-        if self._search is None or (not self._search.done() and now - self._began > SEARCH_SECONDS):
+        if self._search is None or (not self._search.done() and now - self._began > self._search_seconds):
             self._began = now
-            self._search = asyncio.create_task(asyncio.to_thread(directory, self._name))
+            self._search = asyncio.create_task(asyncio.to_thread(self._find, self._name))
         return self._search
 
 

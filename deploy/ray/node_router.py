@@ -19,7 +19,7 @@ from ray import serve
 
 from triptych.deploy.common.child_process import ChildProcess
 from triptych.deploy.common.environments import settings_env, with_own_key
-from triptych.deploy.common.readiness import is_live, reachable
+from triptych.deploy.common.readiness import address_of, is_live, reachable
 from triptych.deploy.ray.book import Groups, RouterReport
 from triptych.deploy.ray.config import Routers
 from triptych.deploy.ray.directory import DirectoryClient, DirectoryLost, node_address, repeat, shared_token
@@ -51,7 +51,7 @@ class NodeRouter:
         host = parsed.host or node_address()
         self._host, self._port = reachable(host), parsed.port
         self._stop_seconds = parsed.drain_seconds + 5
-        self._url = f"http://{self._host}:{self._port}"
+        self._url = f"http://{address_of(self._host, self._port)}"
         self._id = serve.get_replica_context().replica_id.unique_id
         self._folder = tempfile.TemporaryDirectory(prefix="triptych-router-")
         self._file = Path(self._folder.name) / "workers.json"

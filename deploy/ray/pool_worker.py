@@ -12,7 +12,7 @@ from ray import serve
 
 from triptych.deploy.common.child_process import ChildProcess
 from triptych.deploy.common.environments import QUIET, gpu_share_env, settings_env
-from triptych.deploy.common.readiness import is_ready
+from triptych.deploy.common.readiness import address_of, is_ready
 from triptych.deploy.ray.book import Member
 from triptych.deploy.ray.config import ClusterConfig, Pool
 from triptych.deploy.ray.directory import DirectoryClient, DirectoryLost, node_address, repeat, shared_token
@@ -46,7 +46,7 @@ class PoolWorker:
         self._member = Member(
             replica.replica_id.unique_id,
             pool,
-            f"{host}:{self._port}",
+            address_of(host, self._port),
             context.get_node_id(),
             # Routers tell old and new replicas apart by it in an upgrade.
             replica.code_version,
