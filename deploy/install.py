@@ -93,8 +93,8 @@ def main() -> int:
 def check_python(version: tuple[int, ...]) -> None:
     """Refuse a Python without builds of the engine, and any system but Linux."""
     if not OLDEST <= version <= NEWEST:
-        its = f"{sys.executable} is {version[0]}.{version[1]}"
-        needed = f"Python 3.{OLDEST[1]} to 3.{NEWEST[1]} is needed; {its}."
+        found = f"{sys.executable} is {version[0]}.{version[1]}"
+        needed = f"Python 3.{OLDEST[1]} to 3.{NEWEST[1]} is needed; {found}."
         raise Failed(f"{needed}\nName another: make PYTHON=python3.12 ...")
     if platform.system() != "Linux":
         raise Failed(f"vLLM runs on Linux; this is {platform.system()}.")

@@ -9,7 +9,7 @@ from triptych.loadtests.results import Process, Segment
 
 # A plan holds all golden vectors.
 MESSAGE_BYTES = 1 << 26
-# An end that is silent so long is asked for a sign of life, and is lost without one within half of it.
+# A peer that is silent for this long is pinged; without a reply in half of that time it is lost.
 HEARTBEAT_SECONDS = 7.0
 
 

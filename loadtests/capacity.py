@@ -73,11 +73,14 @@ class Search:
             for _ in range(LOWERINGS):
                 yield from self._narrow()
                 good, _ = self._bracket()
-                for self._tries in range(1, CONFIRMATIONS + 1) if good else ():
+                if not good:
+                    break
+                while self._tries < CONFIRMATIONS:
+                    self._tries += 1
                     name = f"confirm {self._tries} of {CONFIRMATIONS} at {good:.4g}/s"
                     verdict = yield from self._try(name, good, patience=1, confirms=True)
                     self._confirmed += verdict == "holds"
-                if not good or self._confirmed >= ENOUGH:
+                if self._confirmed >= ENOUGH:
                     break
                 self._verdicts[good] = "fails"
                 self._confirmed = self._tries = 0
@@ -100,7 +103,7 @@ class Search:
         return f"too few replies: give --seconds {math.ceil(seconds / LONGEST)}"
 
     def _bracket(self) -> tuple[float, float | None]:
-        """The highest rate that holds below all that do not (0: none), and the lowest that does not."""
+        """The highest rate that holds below all that do not, or 0, and the lowest that does not."""
         bad = min((rate for rate, verdict in self._verdicts.items() if verdict != "holds"), default=None)
         held = (rate for rate in self._verdicts if bad is None or rate < bad)
         return max(held, default=0.0), bad
@@ -115,7 +118,7 @@ class Search:
         return math.sqrt(good * bad) if bad / good > 1 + self.precision else None
 
     def _narrow(self) -> Steps[None]:
-        """Try rates until none is left, then look again at the lowest that failed."""
+        """Try rates until the capacity is known well enough, then look again at the lowest that failed."""
         looks = SECOND_LOOKS
         while not self._over:
             good, bad = self._bracket()

@@ -42,8 +42,9 @@ def run(options: argparse.Namespace) -> int:
             finished = run(options, objectives, stack)
             searched = options.command == "find-capacity"
             try:
-                # A file by this name is complete.
-                (partial := out / "run.json.new").write_bytes(msgspec.json.encode(finished) + b"\n")
+                # A file named run.json is complete.
+                partial = out / "run.json.new"
+                partial.write_bytes(msgspec.json.encode(finished) + b"\n")
                 missing = f"report.html is missing: `triptych loadtest report {out}` writes it"
                 partial.rename(out / "run.json")
             finally:

@@ -1,11 +1,10 @@
 """Comparison of two runs: what differs by more than chance."""
 
-import math
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from triptych.loadtests import estimates
-from triptych.loadtests.confidence import Estimate, difference
+from triptych.loadtests.confidence import Estimate, difference, ratio
 from triptych.loadtests.report import terminal, words
 from triptych.loadtests.results import Measured, Run, failed_checks
 
@@ -24,7 +23,8 @@ NO_VERDICT = "no verdict, because checks failed"
 
 
 class Line(NamedTuple):
-    """One figure of a segment and flow ("" for all) in both runs. `change` is `now` less `before`."""
+    """One figure of a segment and flow ("" for all) in both runs. `change`: the ratio of `now` to `before`,
+    of failures the difference of the shares."""
 
     segment: str
     flow: str
@@ -33,16 +33,6 @@ class Line(NamedTuple):
     now: Estimate
     change: Estimate
     verdict: Verdict
-
-    @property
-    def ratio(self) -> Estimate:
-        """`now` to `before`."""
-        base = self.before.value
-        if not base:
-            return Estimate(*[math.inf if self.now.value else 1.0] * 3)
-        value = self.now.value / base
-        error = difference(self.now, Estimate(*(value * bound for bound in self.before)))
-        return Estimate(*(value + bound / base for bound in error))
 
 
 class Comparison(NamedTuple):
@@ -64,11 +54,11 @@ class Comparison(NamedTuple):
 def compare(baseline: Run, run: Run, tolerance: float = 0.05) -> Comparison:
     """Compare segments of the same name and load.
 
-    A figure differs if the confidence interval of its change lies outside ± `tolerance` of it; failures, if
-    it lies outside 0. Raises `ValueError` for runs without a segment in common.
+    A figure differs if the confidence interval of its ratio lies outside 1 ± `tolerance`. Raises `ValueError`
+    for runs without a segment in common.
     """
     lines = [
-        _line(segment, flow, figure, before, now, 0.0 if figure == FAILURES else tolerance)
+        _line(segment, flow, figure, before, now, tolerance)
         for segment, flow, figure, (before, now) in _figures(baseline, run)
         if before and now
     ]
@@ -109,10 +99,10 @@ def _figures(one: Run, other: Run) -> Iterator[tuple[str, str | None, str, list[
         both = [before], [now]
         for flow in [None, *before.intervals] if len(before.intervals) > 1 else [None]:
             for figure, share in LATENCIES.items():
-                yield name, flow, figure, [estimates.latency(its, share, flow) for its in both]
-            if not all(_keeps_up(its, flow) for its in both):
-                yield name, flow, "throughput/s", [estimates.rate(its, "done", flow) for its in both]
-            failed = [estimates.failure_share(its, flow) for its in both]
+                yield name, flow, figure, [estimates.latency(side, share, flow) for side in both]
+            if not all(_keeps_up(side, flow) for side in both):
+                yield name, flow, "throughput/s", [estimates.rate(side, "done", flow) for side in both]
+            failed = [estimates.failure_share(side, flow) for side in both]
             if any(share and share.value for share in failed):
                 yield name, flow, FAILURES, failed
 
@@ -125,10 +115,12 @@ def _keeps_up(measured: list[Measured], flow: str | None) -> bool:
 def _line(
     segment: str, flow: str | None, figure: str, before: Estimate, now: Estimate, tolerance: float
 ) -> Line:
-    change, ignored = difference(now, before), tolerance * before.value
+    change, least, most = ratio(now, before), 1 - tolerance, 1 + tolerance
+    if figure == FAILURES:
+        change, least, most = difference(now, before), 0.0, 0.0
     verdict: Verdict = "no clear difference"
-    if change.low > ignored or change.high < -ignored:
-        verdict = "better" if (change.value > 0) == (figure in MORE_IS_BETTER) else "worse"
+    if change.low > most or change.high < least:
+        verdict = "better" if (change.low > most) == (figure in MORE_IS_BETTER) else "worse"
     return Line(segment, flow or "", figure, before, now, change, verdict)
 
 
@@ -152,7 +144,7 @@ def _name(run: Run) -> str:
 
 def _cells(line: Line) -> tuple[str, ...]:
     write = words.duration if line.figure in LATENCIES else words.number
-    change = "{:.2f}x ({:.2f} to {:.2f})".format(*line.ratio)
+    change = "{:.2f}x ({:.2f} to {:.2f})".format(*line.change)
     if line.figure == FAILURES:
         write, change = words.share, "{:+.2%} ({:+.2%} to {:+.2%})".format(*line.change)
     amounts = (write(one.value) for one in (line.before, line.now))

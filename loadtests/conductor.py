@@ -77,7 +77,9 @@ class Conductor:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.gather(*(member.close() for member in self._members.values()), return_exceptions=True)
+        # No other has to replace those that leave now.
+        members, self._members = self._members.values(), {}
+        await asyncio.gather(*(member.close() for member in members), return_exceptions=True)
         await self._runner.cleanup()
 
     @property
@@ -85,9 +87,9 @@ class Conductor:
         """Since the first load started; 0 before."""
         return 0.0 if self._begin is None else time.monotonic() - self._begin
 
-    async def gather(self) -> None:
+    async def gather(self, wait_seconds: float = JOIN_SECONDS) -> None:
         """Wait until all processes have joined and prepared the plan. Raises `HarnessFailed`."""
-        messages = self._messages(time.monotonic() + JOIN_SECONDS)
+        messages = self._messages(time.monotonic() + wait_seconds)
         while len(self._ready) < self._crew.size:
             await anext(messages)
 
@@ -100,7 +102,8 @@ class Conductor:
         try:
             segments = next(shape)
             while True:
-                measured += (news := await self.load(segments, watch))
+                news = await self.load(segments, watch)
+                measured += news
                 if self.stopped:
                     return measured, None
                 segments = shape.send(news)
@@ -185,7 +188,7 @@ class Conductor:
         name = request.query.get("name", "process")
         if self._number:
             self._inbox.put_nowait((number, Broken(f"{name} {why}")))
-        else:
+        elif number in self._members:
             del self._members[number]
             self._ready.discard(number)
             print(f"{name} {why}; waiting for another", flush=True)

@@ -34,7 +34,7 @@ class Estimate(NamedTuple):
 
 
 def percentile(times: Sequence[Counts], share: float) -> Estimate | None:
-    """The `share` percentile (0 to 1) in seconds, from the times of each interval; None if there are none."""
+    """The `share` percentile (0 to 1) in seconds, from the times of each interval; None without times."""
     counts = merged(times)
     if not counts:
         return None
@@ -69,6 +69,20 @@ def wilson(count: int, total: int) -> tuple[float, float]:
     """Wilson's interval of the share `count` / `total` of independent events."""
     found = stats.binomtest(count, total).proportion_ci(method="wilson")
     return float(found.low), float(found.high)
+
+
+def ratio(over: Estimate, under: Estimate) -> Estimate:
+    """Ratio of two independent figures; a bound is 0 or infinite where a figure may be 0.
+
+    The difference of their logarithms (Donner and Zou 2012).
+    """
+    if not over.value or not under.value:
+        only = 1.0 if over.value == under.value else math.inf if over.value else 0.0
+        return Estimate(only, only, only)
+    one, other = (
+        Estimate(*(math.log(part) if part > 0 else -math.inf for part in its)) for its in (over, under)
+    )
+    return Estimate(*map(math.exp, difference(one, other)))
 
 
 def difference(one: Estimate, other: Estimate) -> Estimate:

@@ -3,12 +3,14 @@
 import argparse
 import logging
 import multiprocessing
+import os
 import signal
 import sys
 from typing import Any
 
 from triptych.loadtests.assignment import HarnessFailed
 from triptych.loadtests.join import join
+from triptych.workers.shared.parent_death import die_with_parent
 
 
 class Crew:
@@ -36,11 +38,16 @@ class LocalCrew(Crew):
         spawn = multiprocessing.get_context("spawn")
         names = [f"process {number + 1}" for number in range(self.size)]
         self._started = [
-            spawn.Process(target=_work, args=(self.bind, port, name), name=name, daemon=True)
+            spawn.Process(target=_work, args=(os.getpid(), self.bind, port, name), name=name, daemon=True)
             for name in names
         ]
-        for process in self._started:
-            process.start()
+        # Ctrl-C reaches all processes of a terminal, and the conductor decides what ends. They inherit this.
+        ours = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            for process in self._started:
+                process.start()
+        finally:
+            signal.signal(signal.SIGINT, ours)
 
     def check(self) -> None:
         for process in self._started:
@@ -89,9 +96,9 @@ def crew_of(options: argparse.Namespace) -> Crew:
     return LocalCrew(options.processes, "127.0.0.1")
 
 
-def _work(host: str, port: int, name: str) -> None:
-    # Ctrl-C reaches all processes of a terminal; the conductor decides what ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _work(conductor: int, host: str, port: int, name: str) -> None:
+    # It may be gone before there is a connection to it.
+    die_with_parent(conductor)
     try:
         join(host, port, name)
     except HarnessFailed as error:

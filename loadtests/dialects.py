@@ -132,11 +132,11 @@ class Dialect:
             raise Unreadable(f"not in the requested format ({flow.encoding}): {why}") from None
 
     def unsupported(self, flow: Flow) -> str | None:
-        """Why this dialect cannot express requests of `flow`; None if it can. Our API itself refuses
-        combinations."""
+        """Why this dialect cannot express requests of `flow`; None if it can."""
+        # Our API itself refuses combinations.
         used = {"rerank": flow.kind == "rerank", "images": flow.images > 0}
         used |= {"multivector": flow.multivector, "late_chunking": flow.late_chunking}
-        found = [name for name, its in used.items() if its and self.name != "jina"]
+        found = [name for name, needed in used.items() if needed and self.name != "jina"]
         return f"{found[0]} is not supported" if found else None
 
     def _jina(self, request: Request) -> tuple[str, dict[str, Any]]:

@@ -42,7 +42,7 @@ def latency(measured: Sequence[Measured], share: float, flow: str | None = None)
 
 
 def failure_share(measured: Sequence[Measured], flow: str | None = None) -> Estimate | None:
-    """Failures, wrong replies included, as a share of the requests sent; None if none was sent."""
+    """Failures, wrong replies included, as a share of the requests sent; None without requests."""
     requests = _sums(measured, flow, "sent")
     return share_of(_sums(measured, flow, "failed"), requests) if requests.any() else None
 
@@ -71,7 +71,7 @@ def counted(measured: Sequence[Measured], flow: str | None = None) -> list[tuple
     for one in measured:
         first = math.ceil(one.segment.settle / one.interval - 1e-9)
         last = max(first, math.floor(one.segment.seconds / one.interval + 1e-9))
-        parts = [its[first:last] for name, its in one.intervals.items() if flow in (None, name)]
+        parts = [intervals[first:last] for name, intervals in one.intervals.items() if flow in (None, name)]
         found += zip(*parts, strict=True)
     return found
 

@@ -94,8 +94,8 @@ class Golden:
             if float((rows @ rows[0]).min()) > TOO_SIMILAR
         ]
         for one, other in combinations(self.vectors, 2):
-            its, others = self.vectors[one], self.vectors[other]
-            if its.shape == others.shape and _cosines(its, others)[: len(COMMON)].min() > TOO_SIMILAR:
+            ones, others = self.vectors[one], self.vectors[other]
+            if ones.shape == others.shape and _cosines(ones, others)[: len(COMMON)].min() > TOO_SIMILAR:
                 same = pool_of(one) == pool_of(other)
                 why = "is the prompt lost?" if same else "one variant in both pools?"
                 found.append(f"tasks {one} and {other} answer with the same vectors: {why}")
@@ -115,11 +115,11 @@ class Golden:
         bad = f"{int((cosines < SAME).sum())} of {len(rows)} texts, least cosine {cosines.min():.3f}"
         # Of the texts that all tasks have.
         distances = {
-            its: 1 - float(_cosines(theirs, rows)[: len(COMMON)].mean())
-            for its, theirs in self.vectors.items()
+            other: 1 - float(_cosines(theirs, rows)[: len(COMMON)].mean())
+            for other, theirs in self.vectors.items()
             if theirs.shape == rows.shape
         }
-        nearest = min(distances, key=lambda its: distances[its])
+        nearest = min(distances, key=lambda other: distances[other])
         far = distances[task] > max(NEARER * distances[nearest], 1 - TOO_SIMILAR)
         if far and distances[nearest] <= 1 - SAME:
             return f"task {task} answers with the vectors of {nearest} ({bad})"
@@ -127,7 +127,7 @@ class Golden:
 
     def save(self, file: BinaryIO) -> None:
         """Write a .npz file, with the texts."""
-        texts = {f"texts {task}": np.array(its) for task, its in self.texts.items()}
+        texts = {f"texts {task}": np.array(some) for task, some in self.texts.items()}
         vectors = {f"vectors {task}": rows for task, rows in self.vectors.items()}
         np.savez_compressed(file, allow_pickle=False, source=np.array(self.source), **texts, **vectors)
 

@@ -134,8 +134,8 @@ def golden_of(environment: Environment) -> Golden:
 
 
 def _target(environment: Environment) -> Target:
-    its, addresses = _options(environment), {"": environment.host or ""}
-    return Target(addresses=addresses, dialect=its.dialect, model=its.model, key=its.key or None)
+    options, addresses = _options(environment), {"": environment.host or ""}
+    return Target(addresses=addresses, dialect=options.dialect, model=options.model, key=options.key or None)
 
 
 def _options(environment: Environment) -> Namespace:

@@ -53,7 +53,7 @@ def run(options: argparse.Namespace, objectives: Objectives | None, stack: ExitS
             await conductor.gather()
             signal.signal(signal.SIGINT, conductor.stop)
             with scraper.reading(lambda: conductor.seconds, verify=target.verify), Status("") as status:
-                return *await conductor.run(shape, _Progress(status).watch), conductor.seconds
+                return *await conductor.run(shape, Progress(status).watch), conductor.seconds
 
     measured, capacity, seconds = asyncio.run(send())
     golden.compared = conductor.compared
@@ -108,7 +108,7 @@ def _ask_before(
     return plan, GoldenResult(source=golden.source, compared=0, complaints=complaints)
 
 
-class _Progress:
+class Progress:
     """Shows how a run goes: a line for each segment, and on a terminal a status line."""
 
     def __init__(self, status: Status) -> None:
@@ -125,7 +125,7 @@ class _Progress:
         segment = timeline.segments[number]
         if segment is not self._shown:
             self._shown = segment
-            self._status.console.print(f"load begins: {segment.name}, {segment.seconds:g} s", highlight=False)
+            print(f"load begins: {segment.name}, {segment.seconds:g} s", flush=True)
         first = max(0, last - RECENT)
         recent = [one for row in total.segments[number].values() for one in row[first:last]]
         counts = merged(one.clocks.get("total", {}) for one in recent)

@@ -121,6 +121,7 @@ class Scraper:
         for page, drawn, label in sorted(
             self._seen, key=lambda key: (pages.index(key[0]), DRAWN.index(key[1]), key[2])
         ):
+            # A copy, since a page that hung may still be added.
             at, values = _points(drawn, np.array(self._seen[page, drawn, label][:]))
             if values.any() or (drawn.panel == "queue" and len(values)):
                 name = ", ".join(filter(None, (drawn.name, label, page if len(pages) > 1 else "")))

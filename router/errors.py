@@ -70,7 +70,7 @@ class RouterError(Exception):
 
     @property
     def headers(self) -> tuple[_Header, ...]:
-        """Headers of the reply besides those of every reply."""
+        """Headers of the reply besides the common ones."""
         if self.retry_after is None:
             return self.own_headers
         seconds = with_jitter(self.retry_after, random.random())

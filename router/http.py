@@ -118,7 +118,8 @@ class Request:
             if failure is not None:
                 continue
             try:
-                if received == len(chunk) <= limit and not (more or decoder):
+                # The whole body in one chunk needs no copy.
+                if not more and not decoder and received == len(chunk) <= limit:
                     self.memory.grow(received)
                     return chunk
                 for piece in decoder.feed(chunk) if decoder else (chunk,):

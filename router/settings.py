@@ -221,4 +221,5 @@ class RouterSettings(StrictSettings):
 
     @property
     def guarded(self) -> bool:
+        """Whether requests need an API key."""
         return bool(self.api_keys) or self.api_keys_file is not None

@@ -99,7 +99,8 @@ def load(settings: WorkerSettings) -> Embedder | CrossEncoder:
 
 def pool_of(variant: Variant, settings: WorkerSettings) -> PoolName:
     """The worker's pool. Raises `CheckpointError` if neither says it, or if folder and setting do not fit."""
-    task, pools = variant.task or settings.task, ", ".join(variant.family.pools)
+    task = variant.task or settings.task
+    pools = ", ".join(variant.family.pools)
     if task is None:
         raise CheckpointError(
             f"{variant.path} does not say which pool it was merged for; set WORKER_TASK to one of {pools}"

@@ -66,7 +66,7 @@ class Admission:
     @property
     def items(self) -> int:
         """Accepted items that have not left."""
-        return sum(its.items for its in self._classes.values())
+        return sum(one.items for one in self._classes.values())
 
     def enter(self, caller: str, priority: int, items: int, *, alone: bool = False) -> Stay | float:
         """Accept a batch until `leave`, or return the seconds after which to ask again.
@@ -84,24 +84,24 @@ class Admission:
             return SHORTEST_WAIT
         self._alone = alone
         self._draining_until = min(self._draining_until, now)
-        its = self._classes[priority]
-        its.reservations = {name: kept for name, kept in its.reservations.items() if kept.until >= now}
-        before = takewhile(lambda name: name != caller, its.reservations)
-        over = its.items + sum(its.reservations[name].items for name in before) + items - self._limit
-        if its.items and over > 0:
-            # Items leave at `its.items / its.seconds` per second.
-            wait = min(max(EARLY * over / its.items * its.seconds, SHORTEST_WAIT), LONGEST_WAIT)
-            its.reservations[caller] = _Reservation(items, now + wait + GRACE_SECONDS)
+        state = self._classes[priority]
+        state.reservations = {name: kept for name, kept in state.reservations.items() if kept.until >= now}
+        before = takewhile(lambda name: name != caller, state.reservations)
+        over = state.items + sum(state.reservations[name].items for name in before) + items - self._limit
+        if state.items and over > 0:
+            # Items leave at `state.items / state.seconds` per second.
+            wait = min(max(EARLY * over / state.items * state.seconds, SHORTEST_WAIT), LONGEST_WAIT)
+            state.reservations[caller] = _Reservation(items, now + wait + GRACE_SECONDS)
             return wait
-        its.reservations.pop(caller, None)
-        its.items += items
+        state.reservations.pop(caller, None)
+        state.items += items
         return Stay(priority, items, now, alone)
 
     def leave(self, stay: Stay) -> None:
         """Release an accepted batch, whatever its outcome."""
-        its = self._classes[stay.priority]
-        its.items -= stay.items
+        state = self._classes[stay.priority]
+        state.items -= stay.items
         if stay.alone:
             self._alone = False
         seconds = self._clock() - stay.since
-        its.seconds = seconds if not its.seconds else (3 * its.seconds + seconds) / 4
+        state.seconds = seconds if not state.seconds else (3 * state.seconds + seconds) / 4

@@ -151,7 +151,7 @@ class WorkerApp:
 
 @contextmanager
 def _batch_span(otel: Otel | None, headers: Mapping[str, str], task: str) -> Iterator[None]:
-    """The span of a batch, child of the span in `headers`; none if tracing is off."""
+    """The span of a batch, child of the span in `headers`; without tracing, no span."""
     if otel is None:
         yield
         return

@@ -35,7 +35,7 @@ def join(prefix: str, chunks: Sequence[str]) -> tuple[str, list[int]]:
 def spans_of(token_starts: Sequence[int], chunk_starts: Sequence[int], limit: int) -> list[Span]:
     """The tokens of each chunk as [start, end), from the characters at which tokens and chunks begin.
 
-    Tokens from `limit` on are cut off; of those, only some have to be given. Raises `ItemError` if that or an
+    Tokens from `limit` on are cut off, so not all of them have to be given. Raises `ItemError` if that or an
     empty chunk leaves a chunk without tokens.
     """
     total = len(token_starts)

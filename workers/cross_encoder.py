@@ -1,7 +1,7 @@
 """The service of a cross-encoder, which reads query and document together.
 
-A score is vLLM's `classify` output, by default the sigmoid of the logit. How a model reads a pair is its
-reader's matter.
+A score is vLLM's `classify` output, by default the sigmoid of the logit. A `Reader` knows how its model reads
+a pair.
 """
 
 import asyncio

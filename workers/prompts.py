@@ -104,6 +104,7 @@ class Prompter:
         return self._tokenizer.decode_batch([[token] for token in token_ids], skip_special_tokens=False)
 
     def _prompts(self, items: Sequence[Item]) -> list[Prompt | ItemError]:
+        """The prompts of `items`, made in groups of about `_CHARACTERS_AT_ONCE` characters."""
         ends = accumulate(map(_characters, items))
         made: list[Prompt | ItemError] = []
         for _, group in groupby(items, lambda _: next(ends) // _CHARACTERS_AT_ONCE):

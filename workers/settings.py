@@ -145,7 +145,7 @@ class WorkerSettings(StrictSettings):
     def _check_engine_args(cls, value: dict[str, Any]) -> dict[str, Any]:
         instead = {name: FIXED_ENGINE_ARGS[name] for name in value if name in FIXED_ENGINE_ARGS}
         fixed = [
-            f"{name} is set by the worker" + (f" ({its})" if its else "") for name, its in instead.items()
+            f"{name} is set by the worker" + (f" ({own})" if own else "") for name, own in instead.items()
         ]
         if value.get("load_format") == "dummy":
             fixed.append("load_format: dummy weights are random")

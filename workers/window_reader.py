@@ -111,9 +111,11 @@ def read_config(folder: Path) -> tuple[int, bool, dict[str, Any] | None]:
     if len(config.get("id2label") or {0: ""}) != 1 and config.get("num_labels") != 1:
         raise CheckpointError(f"{folder} has several labels; a reranker has one")
     positions = int(config.get("max_position_embeddings", 512))
-    padding = config.get("pad_token_id")
-    # These models number positions from pad_token_id + 1.
-    offset = (1 if padding is None else int(padding)) + 1 if architecture.startswith(_PADDED) else 0
+    offset = 0
+    if architecture.startswith(_PADDED):
+        # These models number positions from pad_token_id + 1.
+        padding = config.get("pad_token_id")
+        offset = 1 + (1 if padding is None else int(padding))
     # Other models' tokenizers set token types too, but ModernBERT crashes vLLM's engine if it gets them.
     token_types = architecture == "BertForSequenceClassification"
     return positions - offset, token_types, _rewritten(folder, config, architecture)

@@ -76,7 +76,7 @@ class ChildProcess:
         return False
 
     async def until(self, probe: Callable[[], Awaitable[bool]], seconds: float, name: str) -> None:
-        """The same, but after an error or `seconds` the process is ended. Raises `RuntimeError`."""
+        """Wait as `ready` does; after an error or `seconds`, end the process. Raises `RuntimeError`."""
         try:
             async with asyncio.timeout(seconds):
                 if not await self.ready(probe):
@@ -103,7 +103,7 @@ class ChildProcess:
 
     async def drained(self) -> None:
         """Wait for the end, then, for a second at most, until `on_line` got the last lines."""
-        # Who waits may be cancelled.
+        # The caller may be cancelled, the future must not be.
         await asyncio.shield(self.exited)
         if self._reading is not None:
             await asyncio.wait([self._reading], timeout=1)
@@ -123,11 +123,12 @@ class ChildProcess:
         transport, _ = await self._loop.connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(stream), self._popen.stdout
         )
-        data, rest = b"\n", b""
-        while data:
+        rest, ended = b"", False
+        while not ended:
             data = await stream.read(MAX_LINE_BYTES)
+            ended = not data
             *lines, rest = (rest + data).split(b"\n")
-            if rest and (len(rest) >= MAX_LINE_BYTES or not data):
+            if rest and (ended or len(rest) >= MAX_LINE_BYTES):
                 lines, rest = [*lines, rest], b""
             for line in lines:
                 # A progress bar overwrites itself with carriage returns. Its last state is enough.

@@ -12,6 +12,7 @@ from dotenv import load_dotenv
 
 from triptych.deploy.common import machine, variants
 from triptych.deploy.common.child_process import ChildProcess
+from triptych.deploy.common.readiness import address_of
 from triptych.deploy.common.variants import DEMO_WARNING, Models
 from triptych.deploy.install import NoAnswer
 from triptych.deploy.local.output import Output
@@ -88,7 +89,7 @@ def make_plan() -> tuple[DeploySettings, Models, Spec, list[Spec]]:
         if reason := why_taken(spec.host, spec.port):
             setting = "WORKER_HOST or DEPLOY_WORKER_PORT" if spec.pool else "ROUTER_HOST or ROUTER_PORT"
             raise SettingsError(
-                f"{spec.name} cannot listen on {spec.host}:{spec.port} ({reason}): "
+                f"{spec.name} cannot listen on {address_of(spec.host, spec.port)} ({reason}): "
                 f"stop the process there, or change {setting}"
             )
     return settings, chosen, router, workers
@@ -99,7 +100,7 @@ async def serve(settings: DeploySettings, models: Models, router: Spec, workers:
     output = Output([router.name, *(spec.name for spec in workers)])
     started = time.monotonic()
     notice = DEMO_WARNING + "\n" if models.demo else ""
-    address = f"{router.host}:{router.port}"
+    address = address_of(router.host, router.port)
 
     def on_ready() -> None:
         seconds = time.monotonic() - started

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from triptych.deploy.common.environments import QUIET, gpu_share_env, with_own_key
 from triptych.deploy.common.gpu_memory import verdict, weights_gib
-from triptych.deploy.common.readiness import reachable
+from triptych.deploy.common.readiness import address_of, reachable
 from triptych.deploy.common.variants import Models
 from triptych.deploy.local.supervisor import Spec
 from triptych.deploy.settings import DeploySettings
@@ -106,9 +106,7 @@ def plan_workers(
 def plan_router(workers: Sequence[Spec], environ: Mapping[str, str]) -> Spec:
     """The router, with the addresses of the workers. Raises `SettingsError`."""
     document = document_of(
-        (spec.pool, None, f"[{spec.host}]:{spec.port}" if ":" in spec.host else f"{spec.host}:{spec.port}")
-        for spec in workers
-        if spec.pool
+        (spec.pool, None, address_of(spec.host, spec.port)) for spec in workers if spec.pool
     )
     # The operator's settings come from the environment, as in the router itself.
     settings = read_settings(RouterSettings, workers=document)

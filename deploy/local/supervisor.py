@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from triptych.deploy.common.child_process import ChildProcess
 from triptych.deploy.common.readiness import is_live, is_ready
@@ -92,9 +93,12 @@ class Supervisor:
         stopping = asyncio.create_task(self._stop.wait())
         started = self.clock()
         try:
-            first = partial(asyncio.wait, [*keepers, stopping], return_when=asyncio.FIRST_COMPLETED)
-            while not (done := (await first(timeout=REPORT_SECONDS))[0]):
-                if self._waiting:
+            done: set[asyncio.Task[Any]] = set()
+            while not done:
+                done, _ = await asyncio.wait(
+                    [*keepers, stopping], timeout=REPORT_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                )
+                if self._waiting and not done:
                     names = ", ".join(sorted(self._waiting))
                     self.output.say(f"{self.clock() - started:.0f} s: waiting for {names}")
             for task in done - {stopping}:

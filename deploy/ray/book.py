@@ -66,6 +66,7 @@ class Book:
         self._flows: defaultdict[PoolName, Flow] = defaultdict(Flow)
 
     def beat(self, member: Member, now: float) -> None:
+        """A worker renews its lease."""
         self._members[member.id] = member, now
 
     def leave(self, id: str, now: float) -> None:
@@ -118,7 +119,7 @@ class Book:
 
 
 def _alive(leases: dict[str, tuple[T, float]], now: float) -> list[T]:
-    """Whose leases have not ended; the others are forgotten."""
+    """The owners of leases that have not ended; the others are forgotten."""
     for id in [id for id, (_, renewed) in leases.items() if now - renewed > LEASE_SECONDS]:
         del leases[id]
     return [owner for owner, _ in leases.values()]

@@ -157,10 +157,12 @@ class Pool(_Strict):
 
     @property
     def most(self) -> int:
+        """The largest number of replicas."""
         return self.replicas if isinstance(self.replicas, int) else self.replicas.max
 
     @property
     def fewest(self) -> int:
+        """The smallest number of replicas."""
         return self.replicas if isinstance(self.replicas, int) else self.replicas.min
 
     @property

@@ -48,7 +48,7 @@ class Directory:
 
 
 def directory(name: str) -> Any:
-    """The actor of the deployment `name`; it is started on the head if there is none."""
+    """The actor of the deployment `name`; started on the head if it does not run."""
     actor = ray.remote(Directory).options(
         name=f"{name}-directory",
         namespace=NAMESPACE,
@@ -62,7 +62,7 @@ def directory(name: str) -> Any:
 
 
 def find_directory(name: str) -> Any | None:
-    """The actor of the deployment `name`, None where there is none."""
+    """The actor of the deployment `name`, None if it does not run."""
     try:
         return ray.get_actor(f"{name}-directory", namespace=NAMESPACE)
     except ValueError:
@@ -87,8 +87,12 @@ async def repeat(call: Callable[[], Awaitable[None]], seconds: float) -> None:
 class DirectoryClient:
     """Calls the directory of the deployment `name`; searches for it again when it is gone."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(
+        self, name: str, find: Callable[[str], Any] = directory, search_seconds: float = SEARCH_SECONDS
+    ) -> None:
         self._name = name
+        self._find = find
+        self._search_seconds = search_seconds
         self._search: asyncio.Task[Any] | None = None
         self._began = 0.0
 
@@ -106,9 +110,9 @@ class DirectoryClient:
     def _searching(self) -> asyncio.Task[Any]:
         """The current search. It asks the head, and its thread waits long when the head is down."""
         now = time.monotonic()
-        if self._search is None or (not self._search.done() and now - self._began > SEARCH_SECONDS):
+        if self._search is None or (not self._search.done() and now - self._began > self._search_seconds):
             self._began = now
-            self._search = asyncio.create_task(asyncio.to_thread(directory, self._name))
+            self._search = asyncio.create_task(asyncio.to_thread(self._find, self._name))
         return self._search
 
 

@@ -83,10 +83,10 @@ class Fit:
 def check_fit(config: ClusterConfig, nodes: Sequence[Node], weights: Mapping[PoolName, float | None]) -> Fit:
     """Compare a deployment with empty nodes. `weights` are GiB for each pool, None if unknown."""
     machines = [node for node in nodes for _ in range(node.count)]
-    its = config.routers
-    count = its.count or max(1, sum(labels_match(node.labels, its.labels) for node in machines))
+    wanted = config.routers
+    count = wanted.count or max(1, sum(labels_match(node.labels, wanted.labels) for node in machines))
     routers = Pool.model_construct(
-        model="", cpus=its.cpus, labels=its.labels, replicas=count, replicas_per_node=1
+        model="", cpus=wanted.cpus, labels=wanted.labels, replicas=count, replicas_per_node=1
     )
     everything: dict[str, Pool] = {**config.pools, ROUTERS: routers}
     fewest = {name: pool.fewest for name, pool in everything.items()}
@@ -126,7 +126,8 @@ def _resources(pool: Pool) -> dict[str, float]:
 def _each(pool: Pool) -> str:
     """What one replica takes of a node."""
     parts = [f"{amount:g} {name}" for name, amount in _resources(pool).items() if amount]
-    parts += [f"{pool.gpus_each:g} GPU"] if pool.gpus_each else []
+    if pool.gpus_each:
+        parts.append(f"{pool.gpus_each:g} GPU")
     parts += [f"label {key}={value}" for key, value in pool.labels.items()]
     return ", ".join(parts) or "nothing"
 
@@ -136,7 +137,7 @@ def _place(machines: Sequence[Node], pools: Mapping[str, Pool], counts: Mapping[
     rooms = [Room(node) for node in machines]
     placed: Counter[str] = Counter()
     # Those that fit on few nodes come first.
-    order = sorted(pools.items(), key=lambda its: (bool(its[1].labels), its[1].gpus_each, its[1].cpus))
+    order = sorted(pools.items(), key=lambda pair: (bool(pair[1].labels), pair[1].gpus_each, pair[1].cpus))
     for name, pool in reversed(order):
         for _ in range(counts[name]):
             if room := next((room for room in rooms if not room.lacks(name, pool)), None):
@@ -149,18 +150,18 @@ def _refusal(name: str, pool: Pool, fit: int, machines: Sequence[Node]) -> str:
     text = f"{name}: {fit} of {pool.fewest} fit; each needs {_each(pool)}"
     # Of all nodes, the one that lacks the fewest things.
     all_lack = [(Room(node).lacks(name, pool), node.name) for node in machines]
-    lacks, node = min(all_lack, key=lambda its: len(its[0]), default=([], ""))
+    lacks, node = min(all_lack, key=lambda pair: len(pair[0]), default=([], ""))
     return f"{text}; no node has that: {node} lacks {', '.join(lacks)}" if lacks else text
 
 
 def render(fit: Fit) -> str:
     """The result as a table of the pools, then warnings and refusals."""
     rows = [["pool", "fewest", "fit", "most", "fit", "upgrade", "each replica needs"]]
-    for name, its in fit.pools.items():
-        counts = [str(count) for count in (its.fewest, its.fewest_fit, its.most, its.most_fit)]
-        rows.append([name, *counts, "fits" if its.upgrade_fits else "no room", its.each])
+    for name, pool in fit.pools.items():
+        counts = [str(count) for count in (pool.fewest, pool.fewest_fit, pool.most, pool.most_fit)]
+        rows.append([name, *counts, "fits" if pool.upgrade_fits else "no room", pool.each])
     said = [*fit.warnings, *fit.refusals]
-    memory = [f"{name}: {text}" for name, its in fit.pools.items() for text in its.gpu_memory]
+    memory = [f"{name}: {text}" for name, pool in fit.pools.items() for text in pool.gpu_memory]
     return "\n".join(
         [
             *table(rows),

@@ -19,7 +19,7 @@ from ray import serve
 
 from triptych.deploy.common.child_process import ChildProcess
 from triptych.deploy.common.environments import settings_env, with_own_key
-from triptych.deploy.common.readiness import is_live, reachable
+from triptych.deploy.common.readiness import address_of, is_live, reachable
 from triptych.deploy.ray.book import Groups, RouterReport
 from triptych.deploy.ray.config import Routers
 from triptych.deploy.ray.directory import DirectoryClient, DirectoryLost, node_address, repeat, shared_token
@@ -47,27 +47,29 @@ class NodeRouter:
         """`routers` are the settings; `pools` says for each pool whether it may have no replicas."""
         self._started = False
         self._directory = DirectoryClient(name)
-        its = Routers.model_validate(routers)
-        host = its.host or node_address()
-        self._host, self._port, self._stop_seconds = reachable(host), its.port, its.drain_seconds + 5
-        self._url = f"http://{self._host}:{self._port}"
+        parsed = Routers.model_validate(routers)
+        host = parsed.host or node_address()
+        self._host, self._port = reachable(host), parsed.port
+        self._stop_seconds = parsed.drain_seconds + 5
+        self._url = f"http://{address_of(self._host, self._port)}"
         self._id = serve.get_replica_context().replica_id.unique_id
         self._folder = tempfile.TemporaryDirectory(prefix="triptych-router-")
-        self._file, self._pools = Path(self._folder.name) / "workers.json", pools
+        self._file = Path(self._folder.name) / "workers.json"
+        self._pools = pools
         own = {
             "ROUTER_HOST": host,
-            "ROUTER_PORT": str(its.port),
+            "ROUTER_PORT": str(parsed.port),
             "ROUTER_DISCOVERY": str(self._file),
             "ROUTER_DISCOVERY_SECONDS": str(ROUTER_LOOK_SECONDS),
-            "ROUTER_HOLD_SECONDS": str(its.hold_seconds),
+            "ROUTER_HOLD_SECONDS": str(parsed.hold_seconds),
             "ROUTER_WORKER_TOKEN": os.environ.get("WORKER_TOKEN") or shared_token(name),
         }
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("WORKER_")}
-        given = settings_env("ROUTER_", its.settings) | its.env
+        given = settings_env("ROUTER_", parsed.settings) | parsed.env
         env, key = with_own_key({**inherited, **given, **own}, "deploy.ray")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx.AsyncClient(headers=headers, timeout=5, trust_env=False)
-        await _until_free(host, its.port)
+        await _until_free(host, parsed.port)
         self._process = ChildProcess(ROUTER, env, death_signal=False)
         await self._process.until(self._is_live, START_SECONDS, f"the router on {host}")
         self._following = asyncio.create_task(repeat(self._follow, LOOK_SECONDS))

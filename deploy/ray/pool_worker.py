@@ -12,7 +12,7 @@ from ray import serve
 
 from triptych.deploy.common.child_process import ChildProcess
 from triptych.deploy.common.environments import QUIET, gpu_share_env, settings_env
-from triptych.deploy.common.readiness import is_ready
+from triptych.deploy.common.readiness import address_of, is_ready
 from triptych.deploy.ray.book import Member
 from triptych.deploy.ray.config import ClusterConfig, Pool
 from triptych.deploy.ray.directory import DirectoryClient, DirectoryLost, node_address, repeat, shared_token
@@ -36,8 +36,8 @@ class PoolWorker:
     async def __init__(self, config: dict[str, Any], pool: PoolName) -> None:  # type: ignore[misc]
         self._started = False
         parsed = ClusterConfig.model_validate(config)
-        its = parsed.pools[pool]
-        self._drain_seconds = its.engine(pool).drain_seconds
+        settings = parsed.pools[pool]
+        self._drain_seconds = settings.engine(pool).drain_seconds
         self._directory = DirectoryClient(parsed.name)
         self._host = host = node_address()
         self._port, self._port_lock = take_port(host, parsed.port_range)
@@ -46,17 +46,17 @@ class PoolWorker:
         self._member = Member(
             replica.replica_id.unique_id,
             pool,
-            f"{host}:{self._port}",
+            address_of(host, self._port),
             context.get_node_id(),
             # Routers tell old and new replicas apart by it in an upgrade.
             replica.code_version,
         )
-        env = worker_environment(its, pool, host, self._port, self._token, dict(os.environ))
+        env = worker_environment(settings, pool, host, self._port, self._token, dict(os.environ))
         # vLLM measures the free memory of its GPU while it starts.
         async with gpus_locked([str(gpu) for gpu in context.get_accelerator_ids().get("GPU", [])]):
             self._process = ChildProcess(WORKER, env, death_signal=False)
             await self._process.until(
-                self._is_ready, its.start_seconds, f"the worker of pool {pool} on {host}"
+                self._is_ready, settings.start_seconds, f"the worker of pool {pool} on {host}"
             )
         self._beating = asyncio.create_task(repeat(self._beat, BEAT_SECONDS))
         with contextlib.suppress(DirectoryLost):

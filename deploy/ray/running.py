@@ -102,6 +102,7 @@ def wait(config: ClusterConfig, seconds: float) -> Status:
 
 
 def look(config: ClusterConfig) -> Status:
+    """The status of the deployment now."""
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
     return read_status(config, serve.status().applications, _overview(config.name), nodes)
 

@@ -65,7 +65,7 @@ def serve_document(config: ClusterConfig) -> dict[str, Any]:
     args = {
         "name": config.name,
         "routers": config.routers.model_dump(mode="json", exclude_defaults=True),
-        "pools": {name: its.fewest == 0 for name, its in config.pools.items()},
+        "pools": {name: one.fewest == 0 for name, one in config.pools.items()},
     }
     options = {"name": "router", **router_options(config.routers)}
     apps.append(_application(config, "routers", routers.__name__, args, options))
@@ -85,47 +85,48 @@ def _application(
 
 
 def pool_options(config: ClusterConfig, name: PoolName) -> dict[str, Any]:
-    its = config.pools[name]
+    pool = config.pools[name]
     actor: dict[str, Any] = {
-        "num_cpus": its.cpus,
-        "num_gpus": its.gpus_each,
-        "memory": int(its.memory_gib * 2**30),
-        "resources": its.resources,
-        "label_selector": its.labels,
+        "num_cpus": pool.cpus,
+        "num_gpus": pool.gpus_each,
+        "memory": int(pool.memory_gib * 2**30),
+        "resources": pool.resources,
+        "label_selector": pool.labels,
     }
     return {
         "name": name,
-        **_scale(config.name, name, its),
-        **_limits(ROUTERS_SECONDS + its.engine(name).drain_seconds + 20),
-        "max_surge_percent": its.surge_percent,
+        **_scale(config.name, name, pool),
+        **_limits(ROUTERS_SECONDS + pool.engine(name).drain_seconds + 20),
+        "max_surge_percent": pool.surge_percent,
         "ray_actor_options": {key: value for key, value in actor.items() if value},
-        **({"max_replicas_per_node": its.replicas_per_node} if its.replicas_per_node else {}),
+        **({"max_replicas_per_node": pool.replicas_per_node} if pool.replicas_per_node else {}),
     }
 
 
-def router_options(its: Routers) -> dict[str, Any]:
-    scale: dict[str, Any] = {"num_replicas": its.count}
-    if its.count is None:
+def router_options(routers: Routers) -> dict[str, Any]:
+    scale: dict[str, Any] = {"num_replicas": routers.count}
+    if routers.count is None:
         scale = {
             "autoscaling_config": {
                 "min_replicas": 1,
                 "max_replicas": MOST_ROUTERS,
                 "upscale_delay_s": 0,
                 "downscale_delay_s": 0,
-                "policy": _policy(NodesPolicy, labels=its.labels),
+                "policy": _policy(NodesPolicy, labels=routers.labels),
             }
         }
     return {
         **scale,
-        **_limits(its.drain_seconds + START_SECONDS),
+        **_limits(routers.drain_seconds + START_SECONDS),
         # Two routers on one node could not listen on the same port.
         "max_replicas_per_node": 1,
-        "ray_actor_options": {"num_cpus": its.cpus} | ({"label_selector": its.labels} if its.labels else {}),
+        "ray_actor_options": {"num_cpus": routers.cpus}
+        | ({"label_selector": routers.labels} if routers.labels else {}),
     }
 
 
-def _scale(deployment: str, name: PoolName, its: Pool) -> dict[str, Any]:
-    wanted = its.replicas
+def _scale(deployment: str, name: PoolName, pool: Pool) -> dict[str, Any]:
+    wanted = pool.replicas
     if not isinstance(wanted, Autoscaling):
         return {"num_replicas": wanted}
     return {

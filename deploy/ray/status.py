@@ -157,9 +157,11 @@ def _message(application: Any) -> str:
 
 def _states(application: Any) -> dict[str, int]:
     """The number of replicas in each state."""
-    [deployment] = application.deployments.values() if application and application.deployments else [None]
-    states = deployment.replica_states if deployment else {}
-    return {str(getattr(state, "value", state)): count for state, count in states.items() if count}
+    if not application or not application.deployments:
+        return {}
+    [deployment] = application.deployments.values()
+    states = deployment.replica_states.items()
+    return {str(getattr(state, "value", state)): count for state, count in states if count}
 
 
 def _others(states: Mapping[str, int]) -> str:

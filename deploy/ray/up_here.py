@@ -59,15 +59,15 @@ def on_loopback(config: ClusterConfig) -> ClusterConfig:
 
 def _connect_here(signals: Sequence[signal.Signals]) -> None:
     """Start Ray here. A signal is handled afterwards, because Ray cannot be interrupted while it starts."""
-    came: list[int] = []
+    received: list[int] = []
     for number in signals:
-        signal.signal(number, lambda number, _: came.append(number))
+        signal.signal(number, lambda number, _: received.append(number))
     # Ray's processes inherit the mask: a closed terminal must not end them before the deployment.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
     start_ray(LOCAL_ADDRESS, **QUIET)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
     _interrupt_on(signals)
-    if came:
+    if received:
         raise KeyboardInterrupt
 
 

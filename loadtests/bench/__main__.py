@@ -52,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.gpu and options.quick:
         parser.error("--quick is for benchmarks without --gpu; --budget shortens those")
-    folder = "bench" if not options.gpu else "gpu" if options.size == "full" else f"gpu-{options.size}"
+    folder = "bench"
+    if options.gpu:
+        folder = "gpu" if options.size == "full" else f"gpu-{options.size}"
     out = options.out or Path("build", folder)
     # An open loop beyond the capacity has thousands of connections.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -83,16 +85,17 @@ async def run(bench: Bench, names: Sequence[str], budget: float, folder: Path) -
     """
     end = time.monotonic() + budget
     for number, name in enumerate(names, 1):
-        section, its, seconds, where = SECTIONS[name], bench, None, machine()
+        section, scale = SECTIONS[name], bench.scale
+        seconds, where = None, machine()
         if section.gpu:
-            its = bench._replace(scale=GPU_SCALES[bench.size])
+            scale = GPU_SCALES[bench.size]
             seconds = max(0.0, min(SECTION_SECONDS, end - time.monotonic()))
             where = f"{card.name() or 'no GPU'}; {where}"
         print(f"[{number}/{len(names)}] {name}: {section.title}", file=sys.stderr)
         result = Result(
             name=name,
             title=section.title,
-            quick=its.scale.quick,
+            quick=scale.quick,
             began=time.strftime("%Y-%m-%d %H:%M"),
             machine=where,
             revision=revision(),
@@ -100,7 +103,7 @@ async def run(bench: Bench, names: Sequence[str], budget: float, folder: Path) -
         clock = time.monotonic()
         try:
             async with asyncio.timeout(seconds) as limit:
-                await section.run(its, result)
+                await section.run(bench._replace(scale=scale), result)
         except Exception as error:
             # A section may raise its own TimeoutError.
             if limit.expired():
@@ -115,7 +118,7 @@ async def run(bench: Bench, names: Sequence[str], budget: float, folder: Path) -
 
 
 def read(folder: Path) -> dict[str, Result]:
-    """The results in a folder by name; empty if there are none. Raises `ValueError`."""
+    """The results in a folder by name; empty before the first run. Raises `ValueError`."""
     file = folder / "bench.json"
     try:
         return msgspec.json.decode(file.read_bytes(), type=dict[str, Result]) if file.exists() else {}

@@ -77,8 +77,8 @@ def _targets(results: Results) -> Iterator[Target]:
 def _row(results: Results, section: str, load: str, system: str) -> Row | None:
     """The row of a load and of the system whose name begins so; None without items."""
     rows = results[section].rows if section in results else ()
-    its = (row for row in rows if row.load == load and row.system.startswith(system) and row.items)
-    return next(its, None)
+    found = (row for row in rows if row.load == load and row.system.startswith(system) and row.items)
+    return next(found, None)
 
 
 def _figure(row: Row | None, name: str, of: Callable[[Sequence[float]], float] = median) -> float:

@@ -179,7 +179,7 @@ def differ(one: Vector, other: Vector, tolerance: float) -> bool:
 def cpu_seconds(groups: Groups) -> dict[str, float]:
     """CPU seconds so far by group, of this process, and of all other programs.
 
-    Time that the hypervisor took counts as that of other programs.
+    Time that the hypervisor took counts as time of other programs.
     """
     seconds = {name: _tree_seconds(process.pid) for name, process in groups.items()}
     seconds[GENERATOR] = _seconds(psutil.Process())

@@ -87,17 +87,17 @@ class Servers:
 
     async def variant(self, size: SizeName = "nano", pool: PoolName = "retrieval") -> Path:
         """A merged variant of a checkpoint; written if missing."""
-        family, its = BY_POOL[pool], SIZES[size]
+        family, kind = BY_POOL[pool], SIZES[size]
         upstream = FIXTURE
-        if its.flags is not None:
+        if kind.flags is not None:
             upstream = self.folder / size / "upstream" / family.name
             async with self._writing:
                 if not upstream.exists():
-                    await child(CHECKPOINTS, "tiny", "--model", family.name, *its.flags, str(upstream))
+                    await child(CHECKPOINTS, "tiny", "--model", family.name, *kind.flags, str(upstream))
         # A merge locks the parent folder, so each has its own.
         merged = self.folder / size / "merged" / pool
         if not (merged / pool).exists():
-            dtype = "float32" if its.dtype == "float32" else "source"
+            dtype = "float32" if kind.dtype == "float32" else "source"
             await child(CHECKPOINTS, "merge", str(upstream), str(merged), "--pool", pool, "--dtype", dtype)
         return merged / pool
 

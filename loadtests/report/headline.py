@@ -50,13 +50,14 @@ def chosen(run: Run) -> list[Measured]:
 
 def sentence(run: Run) -> str:
     """The key figures, and their load."""
-    measured, what = chosen(run), ""
+    measured = chosen(run)
+    what = ""
     if run.capacity is not None:
         what = "the rate that holds, " if run.capacity.rate else "the lowest rate tried, "
     p50, p99 = (estimated(estimates.latency(measured, part), duration) for part in (0.5, 0.99))
     failed = estimated(estimates.failure_share(measured), share)
     counted: tuple[estimates.Counted, ...] = "done", "items", "tokens"
-    answered, items, tokens = (f"{number(estimates.rate(measured, its).value)} /s" for its in counted)
+    answered, items, tokens = (f"{number(estimates.rate(measured, kind).value)} /s" for kind in counted)
     return (
         f"At {what}{number(measured[0].segment.rate)} requests/s: p50 {p50}, p99 {p99}, failed {failed}, "
         f"answered {answered}, items {items}, tokens {tokens}"
@@ -64,8 +65,7 @@ def sentence(run: Run) -> str:
 
 
 def p99_limit(run: Run, judgement: Sequence[Bound]) -> float | None:
-    """The tightest bound of the p99 in seconds, from the judgement or the search; None if there is no
-    bound."""
+    """The tightest bound of the p99 in seconds, from the judgement or the search; None without one."""
     found = [bound.bound for bound in judgement if bound.figure == "p99"]
     if run.capacity is not None and "=" in run.capacity.objective:
         objectives = read_objectives(run.capacity.objective).objective
@@ -86,7 +86,7 @@ def _checks(run: Run) -> Banner | None:
     if not failed_checks(run):
         return None
     kinds = failure_counts(run.segments).items()
-    lines = [f"{kind.removeprefix(WRONG)}: {its.total():,}" for kind, its in kinds if kind.startswith(WRONG)]
+    lines = [f"{kind.removeprefix(WRONG)}: {one.total():,}" for kind, one in kinds if kind.startswith(WRONG)]
     lines += [f"before the load: {complaint}" for complaint in run.golden.complaints]
     what = "the vectors of the deployment are wrong"
     if count := wrong(run.segments):
@@ -120,5 +120,5 @@ def _harness(run: Run) -> Banner | None:
     for measured in run.segments:
         if reason := estimates.bottleneck([measured]):
             names.setdefault(reason, []).append(measured.segment.name)
-    lines = [f"{', '.join(dict.fromkeys(its))}: {reason}" for reason, its in names.items()]
+    lines = [f"{', '.join(dict.fromkeys(segments))}: {reason}" for reason, segments in names.items()]
     return Banner("warning", "The harness itself may have been the limit", lines) if lines else None

@@ -62,8 +62,7 @@ class Line(NamedTuple):
 
 
 def by_load(run: Run, points: Sequence[Point], limit: float | None) -> list[Chart]:
-    """Latency and answered requests against the load; nothing below three loads. `limit`: of the p99, in
-    s."""
+    """Latency and answered requests against the load, from three loads on. `limit`: of the p99, in s."""
     if len(points) < LEAST_POINTS:
         return []
     return [_latency_by_load(run, points, limit), _answered_by_load(points)]
@@ -125,7 +124,7 @@ def time_spent(run: Run, points: Sequence[Point]) -> list[Chart]:
     pieces = {measured.segment.name: [measured] for measured in run.segments}
     if len(points) >= LEAST_POINTS:
         pieces = {f"{number(point.load)} requests/s": point.measured for point in points}
-    spent = {label: parts for label, its in pieces.items() if (parts := tables.spent(its))}
+    spent = {label: parts for label, measured in pieces.items() if (parts := tables.spent(measured))}
     if not spent:
         return []
     axes = _new_axes(0.9 + BAR_HEIGHT * len(spent))
@@ -225,7 +224,7 @@ def _value_axis(axes: Axes, unit: str) -> None:
 
 def _finish(axes: Axes, title: str, unit: str, note: str = "") -> Chart:
     """The chart, with a legend if anything has a label."""
-    figure, file = axes.get_figure(root=True), io.BytesIO()
+    figure = axes.get_figure(root=True)
     assert figure is not None
     handles, labels = axes.get_legend_handles_labels()
     with matplotlib.rc_context(STYLE):
@@ -233,6 +232,7 @@ def _finish(axes: Axes, title: str, unit: str, note: str = "") -> Chart:
             lines = math.ceil(len(labels) / LEGEND_COLUMNS)
             figure.set_figheight(figure.get_figheight() + lines * LEGEND_LINE)
             figure.legend(handles, labels, loc="outside upper left", ncols=LEGEND_COLUMNS)
+        file = io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
     image = "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
     return Chart(title, unit, image, note)

@@ -77,8 +77,8 @@ def harness(run: Run) -> Table:
     """The worst segment of each process of the harness."""
     rows = []
     for name in dict.fromkeys(process.name for one in run.segments for process in one.processes):
-        its = [process for one in run.segments for process in one.processes if process.name == name]
-        cpu, late, busy = (max(getattr(one, of) for one in its) for of in ("cpu", "late", "machine_cpu"))
+        found = [process for one in run.segments for process in one.processes if process.name == name]
+        cpu, late, busy = (max(getattr(one, of) for one in found) for of in ("cpu", "late", "machine_cpu"))
         rows.append([name, share(cpu), duration(late), share(busy)])
     note = "The worst segment of each."
     return Table("The harness", ["process", "CPU", "sent late (p99)", "its machine's CPU"], rows, note=note)
@@ -108,7 +108,7 @@ def spent(measured: Sequence[Measured]) -> dict[str, float]:
     """
     clocks: tuple[Clock, ...] = "total", "service", "router", *PARTS
     counts = {clock: merged(estimates.times(measured, None, clock)) for clock in clocks}
-    means = {clock: mean(its) for clock, its in counts.items() if its}
+    means = {clock: mean(histogram) for clock, histogram in counts.items() if histogram}
     if "service" not in means:
         return {}
     parts = {"waiting to be sent": means["total"] - means["service"]}

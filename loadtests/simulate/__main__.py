@@ -21,13 +21,14 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=EXPERIMENTS, help="this one; may be repeated")
     options = parser.parse_args()
     names, quick = options.only or list(EXPERIMENTS), options.quick
-    context, report = multiprocessing.get_context("spawn"), ""
+    context = multiprocessing.get_context("spawn")
+    report = ""
     with ProcessPoolExecutor(mp_context=context, initializer=set_up) as pool:
         jobs = {name: [pool.submit(row, name, quick, *run) for run in runs(name, quick)] for name in names}
         with tqdm(total=sum(map(len, jobs.values())), unit="run", disable=None) as bar:
-            for name, its in jobs.items():
+            for name, submitted in jobs.items():
                 rows = []
-                for job in its:
+                for job in submitted:
                     rows.append(job.result())
                     bar.update()
                 lines = table(list(rows[0]), [list(one.values()) for one in rows])

@@ -127,7 +127,7 @@ class Router:
         self._half_call = setup.profile.call_seconds / 2
         # Each router has its own order of replicas, as in the deployment.
         order = random.Random(name).sample(engines, len(engines))
-        self._engines = {Replica(str(number), POOL, setup.lanes): its for number, its in enumerate(order)}
+        self._engines = {Replica(str(number), POOL, setup.lanes): one for number, one in enumerate(order)}
         for replica in self._engines:
             replica.state = State.READY
         queue = PoolQueue(default("queue_tokens"), default("queue_items"))

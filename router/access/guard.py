@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 # Liveness needs no key. The page has no data of its own, and asks for a key.
 OPEN_PATHS = frozenset({"/health", "/live", *PAGE_PATHS})
 RELOAD_SECONDS = 1.0
-# A hundred thousand keys take ten.
+# A hundred thousand keys take 10 MiB.
 MAX_BYTES = 64 << 20
 
 

@@ -129,16 +129,15 @@ class Allowance:
             (b"requests", key.requests_per_minute, levels.requests),
             (b"tokens", key.tokens_per_minute, levels.tokens),
         )
-        return tuple(
-            header
-            for kind, limit, full_at in kinds
-            if limit is not None
-            for header in (
-                (b"x-ratelimit-limit-" + kind, b"%d" % limit),
-                (b"x-ratelimit-remaining-" + kind, b"%d" % remaining(full_at, limit, now)),
-                (b"x-ratelimit-reset-" + kind, duration(full_at - now).encode()),
-            )
-        )
+        headers: list[tuple[bytes, bytes]] = []
+        for kind, limit, full_at in kinds:
+            if limit is not None:
+                headers += [
+                    (b"x-ratelimit-limit-" + kind, b"%d" % limit),
+                    (b"x-ratelimit-remaining-" + kind, b"%d" % remaining(full_at, limit, now)),
+                    (b"x-ratelimit-reset-" + kind, duration(full_at - now).encode()),
+                ]
+        return tuple(headers)
 
 
 def duration(seconds: float) -> str:

@@ -11,7 +11,7 @@ from triptych.workers.shared.families import BY_NAME, V4
 class Alias(BaseModel):
     """What a model name stands for.
 
-    `task` and `dimensions` are for requests that name none. `tasks` maps the client's names to tasks of the
+    `task` and `dimensions` are for requests without them. `tasks` maps the client's names to tasks of the
     model.
     """
 

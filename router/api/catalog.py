@@ -12,7 +12,7 @@ from triptych.workers.shared.families import BY_NAME, FAMILIES, Family
 class Choice(NamedTuple):
     """A model that is served, and what its name in the request says besides.
 
-    `model` is the name in the reply. `task` and `dimensions` are for requests that name none; `tasks` are
+    `model` is the name in the reply. `task` and `dimensions` are for requests without them; `tasks` are
     further names of tasks.
     """
 

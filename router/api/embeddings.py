@@ -36,7 +36,7 @@ async def embeddings(request: Request, fleet: Fleet, media: MediaLoader, setting
         model = BY_POOL[items[0].pool].name
         form, multivector = wanted.embedding_type or "float", bool(wanted.return_multivector)
         dtype = wanted.embed_dtype or "float32"
-        # It has the inputs.
+        # It holds the inputs, which need not stay in memory.
         del wanted
         vectors = await work.vectors(await work.load(items))
         del items

@@ -1,4 +1,4 @@
-"""The OpenAPI document, generated from the models that validate requests and from those of the replies."""
+"""The OpenAPI document, generated from the models of requests and replies."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -73,7 +73,7 @@ class _AnyOf(GenerateJsonSchema):
 def openapi(settings: RouterSettings, served: Mapping[Family, Served]) -> Json:
     """The document. Limits and defaults in it are those of `settings`, tasks and sizes those of `served`."""
     models = list(served.values()) or [Served(V4)]
-    names = ", ".join(its.family.name for its in models)
+    names = ", ".join(one.family.name for one in models)
     document: Json = {
         "openapi": "3.1.0",
         "info": {
@@ -116,11 +116,11 @@ def _schemas(models: Sequence[Served]) -> Json:
         schema_generator=_AnyOf,
     )
     definitions: Json = schemas["$defs"]
-    tasks = dict.fromkeys(task for its in models for task in (*its.family.tasks, *its.family.other_tasks))
+    tasks = dict.fromkeys(task for one in models for task in (*one.family.tasks, *one.family.other_tasks))
     for model in (EmbeddingRequest, *ITEMS):
         _first_form(definitions, model, "task")["enum"] = list(tasks)
     _first_form(definitions, EmbeddingRequest, "dimensions")["maximum"] = max(
-        its.dimensions for its in models
+        one.dimensions for one in models
     )
     return definitions
 
@@ -203,7 +203,7 @@ def _model(name: str) -> Json:
 
 
 def _error(status: int, *, limited: bool = False) -> Json:
-    """The response for all errors with `status`; those of limits only where keys may have them."""
+    """The response for all errors with `status`; errors of rate limits only if `limited`."""
     kinds = [
         kind
         for kind in all_errors()

@@ -48,7 +48,7 @@ Source = str | TextItem | ImageItem | UrlItem | BytesItem | PdfItem
 def plan(
     request: EmbeddingRequest, catalog: Catalog, settings: RouterSettings, priority: Priority | None = None
 ) -> list[Item]:
-    """One item for each input, in order, all for pools of one family; `priority` replaces that of each.
+    """One item for each input, in order, for pools of one family. A given `priority` holds for all.
 
     `triptych.router.media.loader` completes items with `media` set; a PDF becomes an item for each page.
 
@@ -199,4 +199,5 @@ def _set_priorities(items: list[Item], queries: Iterable[bool], priority: Priori
     """Set each item's priority: unless given, passages of a large request are bulk."""
     large = len(items) > SMALL_ITEMS or sum(item.cost for item in items) > SMALL_TOKENS
     for item, query in zip(items, queries, strict=True):
-        item.priority = priority if priority is not None else Priority(large and not query)
+        by_size = Priority.BULK if large and not query else Priority.INTERACTIVE
+        item.priority = by_size if priority is None else priority

@@ -72,7 +72,7 @@ READY = Call("GET", "/ready")
 def parts(inputs: Inputs, late_chunking: bool | None = None) -> list[list[Item]]:
     """Split `inputs` into the inputs of each request, in order.
 
-    Raises TypeError for an invalid input, ValueError if there are none or too many for late chunking, and
+    Raises TypeError for an invalid input, ValueError if it has no or too many inputs for late chunking, and
     OSError for a missing file.
     """
     items = checked([inputs] if isinstance(inputs, str | Image | Mapping) else inputs, "inputs")
@@ -83,7 +83,7 @@ def parts(inputs: Inputs, late_chunking: bool | None = None) -> list[list[Item]]
 
 
 def checked(items: Iterable[Item], name: str) -> list[Item]:
-    """`items` as a list. Raises TypeError if one is invalid, ValueError if there are none."""
+    """`items` as a list. Raises TypeError if one is invalid, ValueError if it is empty."""
     valid = "a string, an Image (for bytes: Image.from_bytes), or an item as a dict"
     if isinstance(items, str | bytes | bytearray | Mapping) or not isinstance(items, Iterable):
         raise TypeError(f"{name}: an iterable of inputs, each {valid}; not {type(items).__name__}")

@@ -134,8 +134,10 @@ def _pixel_size(data: bytes) -> tuple[int, int]:
 def _gif_size(data: bytes) -> tuple[int, int]:
     """The screen, extended to its first frame as readers do; (0, 0) without a frame."""
     flags = data[10] if len(data) > 10 else 0
-    # After the colour table and the extensions.
-    at = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+    at = 13
+    if flags & 0x80:
+        # A table of 2 to 256 colours, three bytes each.
+        at += 3 << (flags & 7) + 1
     in_extension = False
     for _ in range(_MAX_BLOCKS):
         first = data[at : at + 1]

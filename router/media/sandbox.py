@@ -35,7 +35,7 @@ _LIMITS = {
 
 _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 22, 38
 _SECCOMP_MODE_FILTER = 2
-# The audit number of each machine and its system calls, in the order of the comment.
+# Each machine's place in the tables below: its audit number, and the numbers of its system calls.
 _MACHINES = {"x86_64": 0, "aarch64": 1}
 _AUDIT_ARCHES = (0xC000003E, 0xC00000B7)
 _REFUSED_CALLS = (
@@ -59,7 +59,7 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _GET_VERSION = 1
 _PATH_BENEATH = 1
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
-# Rights on files, and the version of Landlock from which on there are so many.
+# Versions of Landlock, the newest first, and how many rights on files each knows.
 _FILE_RIGHTS = ((5, 16), (3, 15), (2, 14), (1, 13))
 # To bind and connect TCP sockets; abstract sockets and signals.
 _NETWORK_RIGHTS, _SCOPES = 0b11, 0b11
@@ -95,11 +95,13 @@ def _close_files() -> bool:
     if version < 1:
         return False
     rights = next((1 << count) - 1 for since, count in _FILE_RIGHTS if version >= since)
-    ruleset = struct.pack(
-        "QQQ", rights, _NETWORK_RIGHTS if version >= 4 else 0, _SCOPES if version >= 6 else 0
-    )
-    size = 24 if version >= 6 else 16 if version >= 4 else 8
-    descriptor = _check(_libc.syscall(_CREATE_RULESET, ruleset, size, 0))
+    fields = [rights]
+    if version >= 4:
+        fields.append(_NETWORK_RIGHTS)
+    if version >= 6:
+        fields.append(_SCOPES)
+    ruleset = struct.pack(f"{len(fields)}Q", *fields)
+    descriptor = _check(_libc.syscall(_CREATE_RULESET, ruleset, len(ruleset), 0))
     for folder in filter(os.path.isdir, FONTS):
         parent = os.open(folder, os.O_PATH)
         rule = struct.pack("=Qi", _READ_FILE | _READ_DIR, parent)
@@ -115,7 +117,7 @@ def _close_calls() -> bool:
     machine = _MACHINES.get(platform.machine())
     if machine is None:
         return False
-    load, equal, at_least, give = 0x20, 0x15, 0x35, 0x06
+    load, equal, at_least, answer = 0x20, 0x15, 0x35, 0x06
     refused = [calls[machine] for calls in _REFUSED_CALLS]
     # Jumps count the instructions to skip. The last instruction refuses.
     left = len(refused)
@@ -127,8 +129,8 @@ def _close_calls() -> bool:
         # The x32 variants of x86_64.
         (at_least, left + 1, 0, 0x40000000),
         *((equal, left - index, 0, call) for index, call in enumerate(refused)),
-        (give, 0, 0, 0x7FFF0000),
-        (give, 0, 0, 0x00050000 | errno.EPERM),
+        (answer, 0, 0, 0x7FFF0000),
+        (answer, 0, 0, 0x00050000 | errno.EPERM),
     ]
     instructions = b"".join(struct.pack("HBBI", *instruction) for instruction in program)
     buffer = ctypes.create_string_buffer(instructions)

@@ -65,8 +65,8 @@ class Declined(Exception):
 async def encode(client: aiohttp.ClientSession, replica: Replica, batch: Batch, deliver: Deliver) -> None:
     """Send `batch` to `replica`; `deliver` is called with each frame once it is checked.
 
-    Returns when every item has had a frame. Raises `ReplicaFailed` or `Declined` after as many deliveries
-    as there were. Cancelling closes the connection, and the worker drops the batch.
+    Returns when every item has had a frame. Raises `ReplicaFailed`, perhaps after some deliveries, or
+    `Declined`. Cancelling closes the connection, and the worker drops the batch.
     """
     try:
         await _encode(client, replica, batch, deliver)

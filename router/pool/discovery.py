@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 # Timeout of one read.
 HTTP_SECONDS = 10.0
-# Ten thousand workers take one.
+# Ten thousand workers take 1 MiB.
 MAX_BYTES = 16 << 20
 
 Apply = Callable[[tuple[TargetGroup, ...]], None]
@@ -75,7 +75,7 @@ class Discovery:
     """Calls `apply` with the workers that `source` lists and DNS names, whenever they have changed.
 
     If the source, its document or DNS is broken, the last good workers stay. `trouble` is the error, None
-    if there is none; `looked` is set after the first read.
+    without one; `looked` is set after the first read.
     """
 
     def __init__(
@@ -106,6 +106,7 @@ class Discovery:
             await self._records.close()
 
     async def look(self) -> None:
+        """Read once."""
         unreadable = await self._read()
         groups, unresolved = await self._records.add_to(self._groups)
         trouble = unreadable or unresolved

@@ -40,8 +40,8 @@ FIRST_PROBES_SECONDS = 2.0
 class Fleet:
     """The pools of the workers that are named. An async context: workers are probed while it lasts.
 
-    `pools` are those of the workers, `serving` those of tasks, each with what serves it, `in_use` the pools
-    that serve a task.
+    `pools` are the workers' pools by name. `serving` says which of them serves each task's pool; `in_use` are
+    the pools that serve one.
 
     Entering it waits for the first probe of every worker, up to two seconds. Otherwise, of several router
     processes, one that has just started would refuse requests that the others could serve.

@@ -87,6 +87,7 @@ class Line:
         return chain(self._returned.items, *(share.items for share in self._shares.values()))
 
     def head(self) -> Item | None:
+        """The item that goes next."""
         if self._returned.items:
             return next(iter(self._returned.items))
         while self._shares:
@@ -99,6 +100,7 @@ class Line:
         return None
 
     def depth(self, key: str) -> tuple[int, int]:
+        """Waiting items and tokens of `key`."""
         share = self._shares.get(key)
         return (len(share.items), share.tokens) if share else (0, 0)
 

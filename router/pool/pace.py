@@ -33,6 +33,7 @@ class Pace:
 
     @property
     def known(self) -> bool:
+        """Whether there were enough batches to compare."""
         return self._batches >= BATCHES_UNTIL_JUDGED
 
     def observe(self, in_flight: int, seconds: float) -> None:

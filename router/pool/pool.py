@@ -50,6 +50,7 @@ class Pool:
 
     @property
     def in_flight(self) -> int:
+        """Number of batches in flight."""
         return len(self.dispatcher.in_flight)
 
     def is_ready(self) -> bool:

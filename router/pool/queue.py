@@ -40,6 +40,7 @@ class PoolQueue:
 
     @property
     def items(self) -> int:
+        """Number of waiting items."""
         return self._interactive.items + self._bulk.items
 
     @property
@@ -128,9 +129,10 @@ class PoolQueue:
 
     def admit(self, items: Sequence[Item], now: float) -> None:
         """Add `items` of one job, for which `check_room` has found room."""
-        bulk = [item for item in items if item.priority]
-        if len(bulk) < len(items):
-            self._interactive.append([item for item in items if not item.priority] if bulk else items)
+        interactive = [item for item in items if item.priority is Priority.INTERACTIVE]
+        bulk = [item for item in items if item.priority is Priority.BULK]
+        if interactive:
+            self._interactive.append(interactive)
         if bulk:
             self._bulk.append(bulk)
         self._drained.observe(0, now, waiting=True)
@@ -207,6 +209,7 @@ class PoolQueue:
         return min(self.tokens, self._lines[priority].ahead(key, tokens) / self._shares[priority])
 
     def _rate(self, now: float) -> float | None:
+        """Drain rate in tokens a second; None while unknown."""
         return None if self._rate_unknown else self._drained.per_second(now)
 
     def _retry_after(self, ahead: float, now: float) -> int:

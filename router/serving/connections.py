@@ -39,7 +39,8 @@ class Connections:
         self.turns = Turns()
         self._open: set[Connection] = set()
         self._by_client: Counter[str] = Counter()
-        self._slow: dict[Connection, tuple[object, int, float]] = {}
+        # The phase, the bytes moved in it when enough had moved last, and the time of that.
+        self._watched: dict[Connection, tuple[object, int, float]] = {}
 
     @property
     def number(self) -> int:
@@ -72,18 +73,18 @@ class Connections:
     def close_slow(self, now: float) -> None:
         """Close the connections on which too few bytes have moved."""
         least = self._settings.min_bytes_per_second * GRACE_SECONDS
-        waiting: dict[Connection, tuple[object, int, float]] = {}
+        watched: dict[Connection, tuple[object, int, float]] = {}
         for connection in list(self._open):
             progress = connection.progress()
             if progress is None:
                 continue
             phase, moved = progress
-            old_phase, start, since = self._slow.get(connection, (None, 0, now))
+            old_phase, start, since = self._watched.get(connection, (None, 0, now))
             if phase != old_phase or moved - start >= least:
-                waiting[connection] = (phase, moved, now)
+                watched[connection] = (phase, moved, now)
             elif now - since < GRACE_SECONDS:
-                waiting[connection] = (phase, start, since)
+                watched[connection] = (phase, start, since)
             else:
                 self._closed.labels("too_slow").inc()
                 connection.abort()
-        self._slow = waiting
+        self._watched = watched

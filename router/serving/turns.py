@@ -26,6 +26,7 @@ class Turns:
 
     @property
     def waiting(self) -> int:
+        """Number of connections that wait for their turn."""
         return len(self._bodies) + len(self._others)
 
     def take(self, read: Callable[[], None], *, in_body: bool) -> bool:

@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.fakes.hang_guard import hang_guard
+from tests.fakes.hang_guard import eventually, hang_guard
 from tests.fakes.process import ROOT
 from triptych.loadtests.histogram import Counts, merged, percentile
 from triptych.loadtests.results import Clock, Interval, Run, failure_counts, read
@@ -59,6 +59,11 @@ class Loadtest:
     async def loads(self) -> None:
         """Wait until the load begins."""
         assert await self._read("load begins"), self._output
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until `condition` holds, which must be before its end."""
+        await eventually(lambda: condition() or self.process.returncode is not None)
+        assert condition(), (await self.finished()).output
 
     async def finished(self) -> Finished:
         """Wait for its end."""

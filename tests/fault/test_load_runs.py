@@ -175,10 +175,11 @@ async def test_failures_are_counted_by_kind(
 
 async def test_stall_counts_for_all_requests_due(tmp_path: Path) -> None:
     worker = FakeWorker(dimensions=64)
-    arguments = ("--rate", "30", "--seconds", "4", "--arrivals", "constant")
+    # So long that the worker is held before the load is over, on any machine.
+    arguments = ("--rate", "30", "--seconds", "15", "--arrivals", "constant")
     async with loading(tmp_path, *arguments, workers=[worker], lanes=1, **PATIENT) as (router, running):
         worker.mode = "held"
-        await eventually(lambda: router.fleet.pools["retrieval"].queue.items >= 30)
+        await running.until(lambda: router.fleet.pools["retrieval"].queue.items >= 30)
         worker.mode = "healthy"
         worker.gate.set()
         done = await running.finished()
@@ -223,7 +224,7 @@ async def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     async with loading(tmp_path, *arguments, workers=[worker]) as (_, running):
         before = len(worker.batches)
         # A process reports once a second.
-        await eventually(lambda: len(worker.batches) >= before + 60)
+        await running.until(lambda: len(worker.batches) >= before + 60)
         running.process.send_signal(signal.SIGINT)
         done = await running.finished()
     assert done.code == 0, done.output
@@ -240,11 +241,11 @@ async def test_second_ctrl_c_ends_at_once_and_says_what_is_missing(tmp_path: Pat
     async with loading(tmp_path, *arguments, workers=[worker]) as (_, running):
         before = len(worker.batches)
         # A process reports once a second.
-        await eventually(lambda: len(worker.batches) >= before + 200)
+        await running.until(lambda: len(worker.batches) >= before + 200)
         # Writing the report waits for a reader.
         os.mkfifo(running.folder / "report.html")
         running.process.send_signal(signal.SIGINT)
-        await eventually((running.folder / "run.json").exists)
+        await running.until((running.folder / "run.json").exists)
         running.process.send_signal(signal.SIGINT)
         done = await running.finished()
     silent.close()

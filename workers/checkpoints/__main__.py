@@ -64,8 +64,8 @@ def tiny(out: Path, model: str, nano: bool, full: bool, seed: int) -> None:
 
     if nano and full:
         raise click.UsageError("--nano and --full are two sizes; give one of them")
-    family, size = BY_NAME[model], NANO if nano else FULL if full else TINY
-    write_tiny(family, out, size, seed)
+    size = NANO if nano else FULL if full else TINY
+    write_tiny(BY_NAME[model], out, size, seed)
     click.echo(f"{out}: random weights in the layout of {model}; its vectors have no meaning")
 
 

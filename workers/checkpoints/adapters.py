@@ -113,7 +113,7 @@ def read_adapters(
     for name, module in product(wanted, modules):
         a, b = (held[key] for key in pairs[name, module])
         added[name][modules[module].name] = Low(a, b, rule.scale(module))
-    return {name: Adapter(rule.r, rule.lora_alpha, its) for name, its in added.items()}
+    return {name: Adapter(rule.r, rule.lora_alpha, lows) for name, lows in added.items()}
 
 
 def check_halves(path: Path, held: Mapping[str, Tensor], pairs: Iterable[tuple[Halves, bool]]) -> None:
@@ -129,8 +129,10 @@ def check_halves(path: Path, held: Mapping[str, Tensor], pairs: Iterable[tuple[H
         unknown -= found
         for key, shape in shapes.items():
             if key not in found:
-                alone = ", without its other half" if found else ""
-                problems += [f"missing{alone}: {key}"] if found or needed else []
+                if found:
+                    problems.append(f"missing, without its other half: {key}")
+                elif needed:
+                    problems.append(f"missing: {key}")
             elif (tensor := held[key]).shape != shape:
                 problems.append(f"wrong shape: {key} is {list(tensor.shape)}, should be {list(shape)}")
             elif tensor.dtype not in ITEM_BYTES:

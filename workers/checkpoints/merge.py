@@ -95,11 +95,11 @@ def merge(
                 write_index(partial, {name: specs[pool][name] for name in unmerged.shards})
                 for name, content in configs.items():
                     write_json(partial / name, content)
-                its = msgspec.structs.replace(
+                written = msgspec.structs.replace(
                     record, task=pool, digest=digest.hexdigest(), r=first.r, alpha=first.alpha
                 )
-                write_json(partial / layout.VARIANT, msgspec.to_builtins(its))
-            say(f"{out / pool}: {sizes[pool] / 1e6:,.1f} MB, digest {its.digest[:16]}")
+                write_json(partial / layout.VARIANT, msgspec.to_builtins(written))
+            say(f"{out / pool}: {sizes[pool] / 1e6:,.1f} MB, digest {written.digest[:16]}")
 
 
 def _plan(family: Family, pool: PoolName, unmerged: Unmerged) -> Plan:
@@ -141,6 +141,7 @@ def _record(source: Source, digest: str, base: Mapping[str, Tensor], *, float32:
 
 
 def _check_existing(folder: Path, wanted: Record) -> None:
+    """Raise `CheckpointError` unless `folder` is what this merge would write."""
     try:
         read_variant(folder)
         record = read_record(folder)
@@ -168,6 +169,7 @@ def _shard(
 
 
 def _merged(tensor: Tensor, low: Low | None, dtype: str) -> Iterator[bytes]:
+    """The merged bytes of a tensor, in blocks."""
     item = ITEM_BYTES[tensor.dtype]
     if low is None:
         for block in tensor.blocks(BLOCK_VALUES * item):

@@ -47,10 +47,10 @@ def check_adapters(folder: Path, base: Mapping[str, Tensor], adapters: Sequence[
     Raises `CheckpointError` unless they fit the base, and all change the same modules.
     """
     folders = [folder / FOLDER.format(adapter) for adapter in adapters]
-    keys = {tensor.name for its in folders for tensor in read_header(its / WEIGHTS)}
+    keys = {tensor.name for one in folders for tensor in read_header(one / WEIGHTS)}
     weights = {name.removesuffix(".weight"): tensor for name, tensor in base.items()}
     modules = {module: tensor for module, tensor in weights.items() if adapter_key(module, "A") in keys}
-    return max(read_adapters(its, modules, {"": ""}, [""])[""].r for its in folders)
+    return max(read_adapters(one, modules, {"": ""}, [""])[""].r for one in folders)
 
 
 def _base(parts: Iterable[Part], adapters: Mapping[str, Adapter]) -> Iterator[Part]:
@@ -58,9 +58,9 @@ def _base(parts: Iterable[Part], adapters: Mapping[str, Adapter]) -> Iterator[Pa
         if not part.name.startswith(f"{PROJECTOR}."):
             yield part
             continue
-        for adapter, its in adapters.items():
+        for adapter, change in adapters.items():
             name = part.name.replace(PROJECTOR, projector_of(adapter))
-            yield Part(name, part.tensor, its.added.get(part.tensor.name))
+            yield Part(name, part.tensor, change.added.get(part.tensor.name))
 
 
 def _adapter(weights: Mapping[str, Tensor], adapter: Adapter) -> Iterator[Part]:

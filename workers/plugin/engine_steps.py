@@ -73,6 +73,7 @@ class _Pacer:
         self._done = 0.0
 
     def before(self, scheduler: Any) -> None:
+        """Set the limits of the next step, and note its start."""
         self._begun.append(time.monotonic())
         if self._limit is None:
             return
@@ -85,6 +86,7 @@ class _Pacer:
         scheduler.scheduler_config.long_prefill_token_threshold = threshold
 
     def finished(self, tokens: int) -> None:
+        """Count and measure the oldest step that has begun."""
         now = time.monotonic()
         began = max(self._begun.popleft(), self._done)
         self._done = now

@@ -23,7 +23,7 @@ class PoolingSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     adapter: str | None = None
 
     def to_kwargs(self) -> dict[str, Any] | None:
-        """`PoolingParams.extra_kwargs`: the fields that differ from the defaults, None if none does."""
+        """`PoolingParams.extra_kwargs`: the fields that differ from the defaults, None if all are equal."""
         return msgspec.to_builtins(self) or None
 
     @classmethod

@@ -87,6 +87,7 @@ class Handler(logging.Handler):
             dropped_lines += 1
 
     def _write(self, line: str) -> bool:
+        """Whether all of `line` was written."""
         data = f"{line}\n".encode(errors="backslashreplace")
         try:
             # A pipe that is ready takes this much without blocking.

@@ -54,11 +54,11 @@ async def throughput(
     vllm_router = await servers.vllm_router(stock) if pool == RETRIEVAL else None
     for load in QUICK if bench.scale.quick else loads:
         form: systems.Form = "base64" if load is BASE64 else "float"
-        its = [systems.stock(stock, form, special_tokens=family.special_tokens)]
+        compared = [systems.stock(stock, form, special_tokens=family.special_tokens)]
         if vllm_router:
-            its.append(systems.stock(stock, form, vllm_router))
-        its += [systems.worker(worker), systems.routed(router, worker, form, family.name)]
-        result.rows += await side_by_side(bench.scale, load, its, texts)
+            compared.append(systems.stock(stock, form, vllm_router))
+        compared += [systems.worker(worker), systems.routed(router, worker, form, family.name)]
+        result.rows += await side_by_side(bench.scale, load, compared, texts)
 
 
 async def encoder(bench: Bench, result: Result) -> None:
@@ -71,14 +71,14 @@ async def recipe(bench: Bench, result: Result, size: SizeName) -> None:
     servers = bench.servers
     worker, token_level = await servers.need(Engine(size=size), Engine("token-level stock", size))
     texts, dimensions = await servers.texts(size), read_variant(await servers.variant(size)).dimensions
-    its = [
+    compared = [
         systems.worker(worker),
         systems.routed(await servers.router((RETRIEVAL, worker)), worker, "float"),
         systems.recipe(token_level, "float", dimensions),
         systems.recipe(token_level, "base64", dimensions),
     ]
     for load in RECIPE[size]:
-        result.rows += await side_by_side(bench.scale, load, its, texts)
+        result.rows += await side_by_side(bench.scale, load, compared, texts)
 
 
 async def side_by_side(scale: Scale, load: Load, compared: Sequence[System], lists: Lists) -> list[Row]:

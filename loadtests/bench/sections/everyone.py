@@ -46,8 +46,8 @@ async def run(bench: Bench, result: Result) -> None:
     ]
     of_batches = [await transformers(servers, variant, dimensions), routed]
     for load in (*LOADS, *BATCHES):
-        its = of_batches if load in BATCHES else compared
-        result.rows += await side_by_side(scale, load, its, texts)
+        chosen = of_batches if load in BATCHES else compared
+        result.rows += await side_by_side(scale, load, chosen, texts)
     for system in (*compared, *of_batches):
         used = sum(memory_mib(server.pid) for server in system.processes.values())
         for row in result.rows:
@@ -75,7 +75,7 @@ async def transformers(servers: Servers, checkpoint: Path, dimensions: int) -> S
 
 
 async def others(servers: Servers, checkpoint: Path, dimensions: int) -> list[System]:
-    """infinity, and the vendor's server with its batching; none where they are not installed."""
+    """infinity, and the vendor's server with its batching; empty where they are not installed."""
     python, vendor = servers.folder / "others/bin/python", servers.folder / "jina-on-prem"
     if not python.exists() or not vendor.exists():
         print(f"infinity and jina-on-prem are left out: {python} or {vendor} is missing", flush=True)

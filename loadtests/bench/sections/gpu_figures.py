@@ -77,7 +77,7 @@ async def query_rate(bench: Bench, system: System, start: float) -> float:
     async def holds(rate: float) -> bool:
         moments = poisson(rate, bench.scale.seconds, seed=round(rate))
         lists = texts(f"queries at {rate}", len(moments), 1, words)
-        requests = [Request(number, system.make(its)) for number, its in enumerate(lists)]
+        requests = [Request(number, system.make(one)) for number, one in enumerate(lists)]
         replies = await open_loop(system.url, requests, moments, QUERY_PATIENCE)
         late = sum(not reply.good or reply.seconds > QUERY_P99_SECONDS for reply in replies)
         return all(reply.good for reply in replies) and late <= 0.01 * len(replies)

@@ -131,9 +131,9 @@ def of_queue(n: int, *, with_keys: bool) -> float:
     batches = [[item() for _ in range(BATCH)] for _ in range(ROUND_BATCHES)]
     begin = time.process_time()
     for batch in batches:
-        for its in batch:
-            queue.check_room([its], 0.0, math.inf)
-            queue.admit([its], 0.0)
+        for one in batch:
+            queue.check_room([one], 0.0, math.inf)
+            queue.admit([one], 0.0)
         taken = queue.take(1 << 30, BATCH, Priority.INTERACTIVE)
         if taken is None or len(taken.items) < BATCH:
             raise RuntimeError("the queue gave no full batch")

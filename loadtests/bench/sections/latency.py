@@ -35,11 +35,11 @@ async def run(bench: Bench, result: Result) -> None:
         moments = poisson(QUERIES_PER_SECOND, seconds, number)
         headers = {"x-priority": "bulk"} if system == ONE_CLASS else None
         wanted = texts(f"query {system} {number}", len(moments), 1, 20)
-        queries = [Request(n, as_query(its, headers=headers)) for n, its in enumerate(wanted)]
+        queries = [Request(n, as_query(one, headers=headers)) for n, one in enumerate(wanted)]
         if system == IDLE:
             return alone(router.url, queries, moments)
         wanted = texts(f"bulk {system} {number}", lists, BULK_TEXTS, BULK_TOKENS)
-        bulk = [Request(n, as_passage(its), BULK_TEXTS) for n, its in enumerate(wanted)]
+        bulk = [Request(n, as_passage(one), BULK_TEXTS) for n, one in enumerate(wanted)]
         return beside_bulk(router.url, queries, moments, bulk)
 
     groups = {"router": router, "worker": worker}

@@ -101,7 +101,7 @@ async def parity(bench: Bench, result: Result) -> None:
     picture = image("parity", 0, *PIXELS[bench.size], "png")
     vectors = await ask(worker, [*(Item(Text(text, "query")) for [text] in lists), Item(Image(picture))])
     own = await bench.servers.own_code(await bench.servers.variant(bench.size))
-    bodies = [*(("/", orjson.dumps(its)) for its in lists), ("/image", picture)]
+    bodies = [*(("/", orjson.dumps(one)) for one in lists), ("/image", picture)]
     async with httpx.AsyncClient(base_url=own.url, timeout=PARITY_SECONDS) as client:
         replies = [(await client.post(path, content=body)).raise_for_status() for path, body in bodies]
     references = [np.frombuffer(reply.content, "<f4") for reply in replies]
@@ -150,7 +150,8 @@ async def long(bench: Bench, result: Result) -> None:
 
 async def media(bench: Bench, result: Result) -> None:
     """Images, and a vector for each token. Without other systems: stock vLLM has no projector for these."""
-    (ours, _), (width, height) = await _ours(bench), PIXELS[bench.size]
+    ours, _ = await _ours(bench)
+    width, height = PIXELS[bench.size]
     pictures = [image("media", serial, width, height, "jpeg") for serial in range(IMAGES)]
     images = itertools.cycle([base64.b64encode(picture).decode() for picture in pictures])
 

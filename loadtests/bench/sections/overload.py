@@ -58,7 +58,7 @@ def trials(tokens: int, router: Server, worker: Server, texts: Lists, scale: Sca
 
     def requests(seed: str, count: int) -> list[Request]:
         lists = texts(f"{seed} {tokens}", count, 1, tokens)
-        return [Request(place, ask(its)) for place, its in enumerate(lists)]
+        return [Request(place, ask(one)) for place, one in enumerate(lists)]
 
     async def fill(wanted: list[Request]) -> Round:
         nonlocal capacity

@@ -376,7 +376,7 @@ async function run(event) {
 
 // ---- the same in code
 
-/** Images are shortened: nobody wants to read megabytes of base64. */
+/** Images are shortened: they are megabytes of base64. */
 function shortened(value) {
   return JSON.stringify(value, (key, one) => (key === "image" ? `${one.slice(0, 30)}...` : one), 2);
 }

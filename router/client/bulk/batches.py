@@ -27,7 +27,7 @@ async def embed_batch(
 ) -> tuple[Floats | None, Failures]:
     """The vectors [n, d] of `rows`, of which the first has number `start`, and the failed rows with reasons.
 
-    Vectors of failed rows are NaN; if all rows failed, there are none. Raises `RowFailed` at the first row
+    Vectors of failed rows are NaN; if all rows failed, they are None. Raises `RowFailed` at the first row
     that the server refuses unless `skip`, and any error that no row causes.
     """
     good = {number: row for number, row in enumerate(rows, start) if not isinstance(row, BadRow)}

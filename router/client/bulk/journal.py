@@ -39,7 +39,7 @@ class Journal:
                 before, *batches = [orjson.loads(line) for line in complete.splitlines()] or [{}]
                 self.space: str | None = before.pop(SPACE, None)
                 self.done: set[int] = {line["batch"] for line in batches}
-                self.failures: Failures = {row: why for its in batches for row, why in its.get("failed", ())}
+                self.failures: Failures = {row: why for one in batches for row, why in one.get("failed", ())}
             except BlockingIOError:
                 raise Refused(f"another process is writing {path}; let it finish or stop it") from None
             except (ValueError, TypeError, KeyError, AttributeError):

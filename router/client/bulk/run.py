@@ -74,6 +74,7 @@ def _survey(job: Job) -> int:
 
 
 def _batches(job: Job) -> Iterator[tuple[int, list[Row]]]:
+    """The number and the rows of each batch."""
     rows = source.rows(job.source, job.column)
     return enumerate(iter(lambda: list(islice(rows, job.batch)), []))
 

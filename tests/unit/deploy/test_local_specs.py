@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from triptych.deploy.common.readiness import address_of
 from triptych.deploy.common.variants import Models, choose
 from triptych.deploy.local.specs import plan_router, plan_workers, with_token
 from triptych.deploy.local.supervisor import Spec
@@ -121,6 +122,12 @@ def test_router_knows_all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
         {"targets": ["127.0.0.1:8102"], "labels": {"task": "code"}},
     ]
     assert router.port == 8088
+
+
+def test_addresses_of_ipv6_have_brackets() -> None:
+    router, [worker] = plan_all({"WORKER_HOST": "::1"}, pools={"code": 1})
+    assert (worker.host, address_of(worker.host, worker.port)) == ("::1", "[::1]:8101")
+    assert '["[::1]:8101"]' in router.env["ROUTER_WORKERS"]
 
 
 @pytest.mark.parametrize(("port", "said"), [("8102", "one of the workers' ports"), ("0", "random port")])

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from tests.fakes.hang_guard import GUARD_SECONDS
-from triptych.deploy.ray import directory
 from triptych.deploy.ray.directory import Directory, DirectoryClient, DirectoryLost
 
 
@@ -29,9 +28,7 @@ def actor(answer: Callable[[str], str]) -> Any:
 
 
 @pytest.mark.parametrize(("search_seconds", "searches"), [(60, 1), (0, 3)])
-async def test_search_that_hangs_is_given_up(
-    monkeypatch: pytest.MonkeyPatch, search_seconds: float, searches: int
-) -> None:
+async def test_search_that_hangs_is_given_up(search_seconds: float, searches: int) -> None:
     back = threading.Event()
     begun: list[str] = []
 
@@ -40,18 +37,17 @@ async def test_search_that_hangs_is_given_up(
         back.wait(GUARD_SECONDS)
         return actor(lambda method: f"its {method}")
 
-    monkeypatch.setattr(directory, "directory", find)
-    monkeypatch.setattr(directory, "SEARCH_SECONDS", search_seconds)
-    client = DirectoryClient("mine")
+    client = DirectoryClient("mine", find, search_seconds)
     for _ in range(3):
         with pytest.raises(DirectoryLost, match="no answer within"):
             await client.ask("look", seconds=0.02)
     back.set()
     assert begun == ["mine"] * searches
-    assert await DirectoryClient("mine").ask("look", seconds=30) == "its look"
+    client = DirectoryClient("mine", find)
+    assert await client.ask("look", seconds=30) == "its look"
 
 
-async def test_lost_actor_is_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lost_actor_is_searched_again() -> None:
     def gone(method: str) -> str:
         raise ValueError("the actor died")
 
@@ -63,8 +59,7 @@ async def test_lost_actor_is_searched_again(monkeypatch: pytest.MonkeyPatch) -> 
             raise its
         return its
 
-    monkeypatch.setattr(directory, "directory", find)
-    client = DirectoryClient("mine")
+    client = DirectoryClient("mine", find)
     for reason in ("the actor died", "no head"):
         with pytest.raises(DirectoryLost, match=reason):
             await client.ask("look", seconds=30)
@@ -73,6 +68,6 @@ async def test_lost_actor_is_searched_again(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_actor_asks_the_book() -> None:
-    actor = Directory()
-    assert actor.ask("pressure", "code") is None
-    assert actor.ask("served_by_all", "10.0.0.1:8101")
+    directory = Directory()
+    assert directory.ask("pressure", "code") is None
+    assert directory.ask("served_by_all", "10.0.0.1:8101")

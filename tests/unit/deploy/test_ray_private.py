@@ -3,6 +3,7 @@
 import inspect
 from pathlib import Path
 
+import pytest
 import ray
 from ray import serve
 from ray._private import utils
@@ -26,3 +27,13 @@ def test_only_one_file_uses_private_interfaces() -> None:
         if any(mark in path.read_text().replace("ray_private", "") for mark in marks)
     }
     assert found == {"ray_private.py"}
+
+
+@pytest.mark.parametrize(
+    ("selector", "zones"),
+    [("a", "a"), ("!a", "bc "), ("in(a,b)", "ab"), ("!in(a,b)", "c "), ("in(a, b)", "a")],
+)
+def test_labels_match_as_ray_reads_them(selector: str, zones: str) -> None:
+    labels = {zone: {"zone": zone} if zone != " " else {} for zone in "abc "}
+    found = [zone for zone in labels if ray_private.labels_match(labels[zone], {"zone": selector})]
+    assert "".join(found) == zones

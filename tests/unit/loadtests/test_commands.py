@@ -8,12 +8,20 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from rich.status import Status
 
 from tests.unit.loadtests import sample_run
 from triptych.loadtests import commands, results
 from triptych.loadtests.__main__ import parser
 from triptych.loadtests.calm import Unusable
-from triptych.loadtests.results import Capacity, Limit, Run
+from triptych.loadtests.one_run import Progress
+from triptych.loadtests.recording import Timeline, Total
+from triptych.loadtests.results import Capacity, Limit, Run, Segment
+
+
+class Closed(io.StringIO):
+    def write(self, _: str) -> int:
+        raise BrokenPipeError
 
 
 def stopped() -> Run:
@@ -78,13 +86,17 @@ def test_full_disk_leaves_the_printed_result(
 
 
 def test_closed_output_leaves_the_written_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Closed(io.StringIO):
-        def write(self, _: str) -> int:
-            raise BrokenPipeError
-
     monkeypatch.setattr(sys, "stdout", Closed())
     assert ended(lambda *_: stopped(), monkeypatch, "run", tmp_path) == commands.NO_RESULT
     assert results.read(tmp_path).segments
+
+
+def test_closed_output_ends_a_load_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another exception would end the process with a code of its own."""
+    total = Total(Timeline([Segment(name="steady", seconds=1, rate=1)], 1.0), [])
+    monkeypatch.setattr(sys, "stdout", Closed())
+    with pytest.raises(BrokenPipeError):
+        Progress(Status("")).watch(total, 0.5)
 
 
 def test_run_without_result_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,10 +46,10 @@ def test_latency_difference_is_found(slower: float, verdict: str) -> None:
     comparison = compare(run(1), run(2, slower))
     found = {line.figure: line for line in comparison.lines}
     assert found["p50"].verdict == found["p99"].verdict == verdict
-    assert found["p50"].ratio.low < slower < found["p50"].ratio.high
+    assert found["p50"].change.low < slower < found["p50"].change.high
     assert comparison.verdict == verdict
     assert comparison.worse is (verdict == "worse")
-    assert f"{found['p50'].ratio.value:.2f}x" in render(comparison)
+    assert f"{found['p50'].change.value:.2f}x" in render(comparison)
 
 
 def test_throughput_counts_unless_it_follows_the_load() -> None:

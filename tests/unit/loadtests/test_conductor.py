@@ -209,6 +209,14 @@ async def test_process_that_leaves_before_the_load_is_replaced(capsys: pytest.Ca
     await parts
 
 
+async def test_run_that_ends_before_its_load_waits_for_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    async with conducting(2) as conductor:
+        part = asyncio.create_task(take_part(conductor.port, "first", answer, []))
+        await eventually(lambda: conductor._ready == {0})
+    await part
+    assert capsys.readouterr().out == ""
+
+
 async def test_strangers_and_surplus_processes_are_refused() -> None:
     async with gathered(hang) as (conductor, _), aiohttp.ClientSession() as session:
         with pytest.raises(aiohttp.WSServerHandshakeError):
@@ -225,11 +233,10 @@ async def test_load_that_never_ends_fails_the_run(monkeypatch: pytest.MonkeyPatc
             await conductor.load([STEADY], lambda *_: None)
 
 
-async def test_missing_processes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "JOIN_SECONDS", 0.0)
+async def test_missing_processes_are_counted() -> None:
     async with conducting(2) as conductor:
         with pytest.raises(HarnessFailed, match="0 of 2"):
-            await conductor.gather()
+            await conductor.gather(0.0)
 
 
 def test_port_in_use_is_named() -> None:

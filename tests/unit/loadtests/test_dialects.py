@@ -124,6 +124,7 @@ GOOD = {"index": 0, "embedding": "AACAPw=="}
     ("content", "fields", "says"),
     [
         (b"<html>", {}, "JSON"),
+        (b"[]", {}, "list"),
         (orjson.dumps({"data": None}), {}, "NoneType"),
         (body({"embedding": "AACAPw=="}), {}, "'index'"),
         (body({"index": None, "embedding": "AACAPw=="}), {}, "index"),

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.loadtests.sample_run import interval, measured
 from triptych.loadtests import estimates
-from triptych.loadtests.confidence import Estimate, difference, quotient
+from triptych.loadtests.confidence import Estimate, quotient, ratio
 from triptych.loadtests.results import Measured, Process
 
 
@@ -118,15 +118,24 @@ def test_busy_or_late_harness_is_a_bottleneck(cpu: float, late: float, machine: 
     assert bool(found) is bool(said)
 
 
-def test_interval_of_difference_covers_the_truth() -> None:
+def test_interval_of_ratio_covers_the_truth() -> None:
     draw, held = random.Random(5), 0
     for _ in range(400):
         one, other = (
-            Estimate(value, value - 2.0, value + 2.0) for value in (draw.gauss(9, 1), draw.gauss(4, 1))
+            Estimate(value, value * math.exp(-1.96 * 0.1), value * math.exp(1.96 * 0.1))
+            for value in (math.exp(draw.gauss(middle, 0.1)) for middle in (1.0, 0.0))
         )
-        found = difference(one, other)
-        held += found.low <= 5 <= found.high
+        found = ratio(one, other)
+        held += found.low <= math.e <= found.high
     assert 0.92 <= held / 400 <= 0.98
+
+
+def test_bounds_of_ratio_are_not_symmetric_and_never_negative() -> None:
+    above = ratio(Estimate(1.0, 1.0, 3.0), Estimate(2.0, 2.0, 2.0))
+    assert above == pytest.approx((0.5, 0.5, 1.5))
+    below = ratio(Estimate(2.0, 2.0, 2.0), Estimate(1.0, 1.0, 4.0))
+    assert below == pytest.approx((2.0, 0.5, 2.0))
+    assert ratio(Estimate(1.0, 0.0, 2.0), Estimate(1.0, 0.0, 2.0)) == (1.0, 0.0, math.inf)
 
 
 def test_correlated_intervals_widen_the_bounds() -> None:

@@ -41,6 +41,7 @@ class Unmerged(NamedTuple):
 
     @property
     def weights(self) -> dict[str, Tensor]:
+        """The weights of all files, by their names in a variant."""
         return {part.name: part.tensor for parts in self.shards.values() for part in parts}
 
 

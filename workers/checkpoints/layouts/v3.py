@@ -54,8 +54,8 @@ def read(family: Family, folder: Path, wanted: Sequence[str]) -> Unmerged:
     if lacking := ", ".join(adapter for adapter in wanted if adapter not in (BASE, *stack)):
         raise CheckpointError(f"{folder / CONFIG} has no {lacking} in {ADAPTATIONS}; fetch it again")
     originals = {module: held[module + _ORIGINAL] for module in modules}
-    pairs = {module: _halves(module, its.shape, len(stack), rank) for module, its in originals.items()}
-    stacked = {name: its for name, its in held.items() if "lora_" in name and not name.startswith(_UNUSED)}
+    pairs = {module: _halves(module, one.shape, len(stack), rank) for module, one in originals.items()}
+    stacked = {name: one for name, one in held.items() if "lora_" in name and not name.startswith(_UNUSED)}
     check_halves(folder, stacked, [(pair, True) for pair in pairs.values()])
     adapters = {BASE: Adapter(rank, alpha, {})}
     for number, adapter in enumerate(stack):
