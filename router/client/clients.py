@@ -216,17 +216,20 @@ async def each(concurrency: int, work: Iterable[_W], one: Callable[[_W], Awaitab
     """
     free = asyncio.Semaphore(concurrency)
     results: dict[int, _T] = {}
+    number = 0
 
-    async def in_turn(index: int, piece: _W) -> None:
-        results[index] = await one(piece)
-        free.release()
+    async def in_turn(number: int, piece: _W) -> None:
+        results[number] = await one(piece)
 
     try:
         async with asyncio.TaskGroup() as group:
-            for index, piece in enumerate(work):
+            for number, piece in enumerate(work, 1):
                 await free.acquire()
-                group.create_task(in_turn(index, piece))
+                group.create_task(in_turn(number, piece)).add_done_callback(lambda _: free.release())
     except BaseExceptionGroup as errors:
         first = errors.exceptions[0]
         raise first from first.__cause__
-    return [results[index] for index in range(len(results))]
+    if len(results) < number:
+        # A task group counts a task that was cancelled alone as done.
+        raise asyncio.CancelledError
+    return [results[number] for number in sorted(results)]

@@ -38,7 +38,7 @@ class Source:
             "Accept": "application/json",
             "X-Prometheus-Refresh-Interval-Seconds": f"{refresh_seconds:g}",
         }
-        if token is not None:
+        if token:
             headers["Authorization"] = f"Bearer {token.get_secret_value()}"
         self._client = httpx.AsyncClient(
             headers=headers,

@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.fakes.hang_guard import hang_guard
 from tests.unit.client.fakes import (
     URL,
     Call,
@@ -103,6 +104,22 @@ def test_first_failure_cancels_the_others() -> None:
     with pytest.raises(TooLarge):
         async_call(deployment, "embed", ["x"] * 512 * 40)
     assert len(deployment.requests) < 40
+
+
+@pytest.mark.parametrize("place", [0, -1])
+async def test_cancelled_request_gives_no_shorter_result(place: int) -> None:
+    class Cancelling(Deployment):
+        def embeddings(self, asked: dict[str, Any]) -> httpx.Response:
+            if "cancelled" in asked["input"]:
+                raise asyncio.CancelledError
+            return super().embeddings(asked)
+
+    texts = ["a"] * 512 * 3
+    texts[place] = "cancelled"
+    async with Cancelling().async_client(concurrency=1) as client:
+        with pytest.raises(asyncio.CancelledError):
+            async with hang_guard():
+                await client.embed(texts)
 
 
 def test_only_given_options_are_sent(call: Call) -> None:

@@ -12,9 +12,10 @@ from msgspec.structs import replace
 from tests.fakes.frames import vector_of
 from tests.unit.router.apps import Answer, info, one
 from tests.unit.router.told import Told
-from triptych.router.pool.call import ReplicaFailed, check_vector, encode
+from triptych.router.pool.call import REJECTED, Declined, ReplicaFailed, check_vector, encode
 from triptych.router.pool.replica import State
-from triptych.workers.shared.contract import DEAD, STATE_HEADER, Document, Item, Text, Vector
+from triptych.workers.shared import contract
+from triptych.workers.shared.contract import DEAD, STATE_HEADER, WAIT_HEADER, Document, Item, Text, Vector
 
 TEXT = Text("a long text of some tokens", "query")
 ITEMS = {
@@ -96,3 +97,24 @@ async def test_failure_tells_what_became_of_the_replica(
     pool.replica_failed(pool.replica, caught.value, 0.0, 0.0)
     assert pool.replica.state is state
     assert (caught.value.gone, caught.value.perhaps_dead) == (gone, perhaps_dead)
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "wait", "outcome", "seconds"),
+    [
+        (503, contract.OVERLOADED, "1.5", contract.OVERLOADED, 1.5),
+        (503, contract.OVERLOADED, "soon", contract.OVERLOADED, None),
+        (503, contract.DRAINING, "", contract.DRAINING, None),
+        (400, "", "", REJECTED, None),
+    ],
+)
+async def test_declined_batch_is_no_failure(
+    code: int, state: str, wait: str, outcome: str, seconds: float | None
+) -> None:
+    pool = Told(1)
+    pool.ask()
+    [batch] = pool.in_flight
+    answer = Answer(one(b"a reason"), {STATE_HEADER: state, WAIT_HEADER: wait}, code)
+    with pytest.raises(Declined) as caught:
+        await encode(Failing(answer), pool.replica, batch, lambda *_: None)  # type: ignore[arg-type]
+    assert (caught.value.outcome, caught.value.seconds) == (outcome, seconds)

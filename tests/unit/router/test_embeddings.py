@@ -1,4 +1,4 @@
-"""`POST /v1/embeddings`: late chunking, token texts, and replies as one .npy matrix."""
+"""`POST /v1/embeddings`: late chunking, token texts, cut inputs, and replies as one .npy matrix."""
 
 import io
 from typing import Any
@@ -7,7 +7,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.fakes.frames import vector_of
+from tests.fakes.frames import LONG, vector_of
 from tests.unit.router.apps import Workers
 from triptych.router.api.accept import prefers
 from triptych.workers.shared.contract import Document, Item, Text
@@ -59,6 +59,13 @@ async def test_token_texts_are_returned(client: httpx.AsyncClient) -> None:
         assert len(entry["tokenized_input"]) == len(entry["embeddings"])
     plain = await post(client, input="some text", return_multivector=True)
     assert "tokenized_input" not in plain.json()["data"][0]
+
+
+@pytest.mark.parametrize("late_chunking", [False, True])
+async def test_cut_inputs_are_named_in_a_header(client: httpx.AsyncClient, late_chunking: bool) -> None:
+    for texts, cut in ((["short", LONG], "1"), (["short", "other"], None)):
+        reply = await post(client, input=texts, truncate=True, late_chunking=late_chunking)
+        assert reply.headers.get("x-truncated-inputs") == cut
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", None])
