@@ -5,6 +5,7 @@
 
 import logging
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import takewhile
 
@@ -48,8 +49,9 @@ class Dispatcher:
         self.queue = queue
         self.in_flight: set[Batch] = set()
         self._hold_seconds = hold_seconds
-        # In the order of their ends, since all are held for the same time.
-        self._held_until: dict[Job, float] = {}
+        # In the order of their ends, since all are held for the same time. To find its first entry, a plain
+        # dict walks over all that were removed before it.
+        self._held_until: OrderedDict[Job, float] = OrderedDict()
         self._choice = Choice(queue, batch_tokens, batch_items)
         self._suspects = Suspects()
         self.observer = observer
