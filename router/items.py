@@ -122,10 +122,11 @@ def bound_priority(items: Sequence[Item], tokens: int) -> None:
 
 def size_of(content: contract.Text | contract.Image | contract.Document) -> int:
     """Bytes that `content` takes in memory, about as many as on the wire."""
+    if isinstance(content, contract.Text):
+        return sys.getsizeof(content.text)
     if isinstance(content, contract.Image):
         return len(content.data)
-    texts = content.chunks if isinstance(content, contract.Document) else (content.text,)
-    return sum(map(sys.getsizeof, texts))
+    return sum(map(sys.getsizeof, content.chunks))
 
 
 class Batch:

@@ -103,13 +103,9 @@ class PoolQueue:
         if not waiting:
             return None
         ahead: float = waiting_tokens
-        own, own_tokens = self._lines[priority].depth(key)
         if waiting + items > self._room_items.most or waiting_tokens + tokens > self._room_tokens.most:
             detail = f"the queue of the pool {pool} is full: {waiting} items wait"
-        elif key and not (
-            self._room_items.has_share(own, items, waiting)
-            and self._room_tokens.has_share(own_tokens, tokens, waiting_tokens)
-        ):
+        elif key and not self._has_share(key, priority, items, tokens):
             detail = f"the API key has its share of the queue of the pool {pool}"
             ahead = self._ahead(key, priority, tokens)
         else:
@@ -127,11 +123,18 @@ class PoolQueue:
             )
         return QueueFull(f"{detail}; try again later", retry_after=self._retry_after(ahead, now))
 
+    def _has_share(self, key: str, priority: Priority, items: int, tokens: int) -> bool:
+        """Whether `key` may add `items` with `tokens` to what it has of a priority."""
+        own, own_tokens = self._lines[priority].depth(key)
+        by_items = self._room_items.has_share(own, items, self.items)
+        return by_items and self._room_tokens.has_share(own_tokens, tokens, self.tokens)
+
     def admit(self, items: Sequence[Item], now: float) -> None:
         """Add `items` of one job, for which `check_room` has found room."""
-        interactive = [item for item in items if item.priority is Priority.INTERACTIVE]
         bulk = [item for item in items if item.priority is Priority.BULK]
-        if interactive:
+        # Most requests have items of one priority.
+        if len(bulk) < len(items):
+            interactive = [item for item in items if item.priority is Priority.INTERACTIVE] if bulk else items
             self._interactive.append(interactive)
         if bulk:
             self._bulk.append(bulk)
