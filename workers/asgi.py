@@ -167,16 +167,20 @@ async def _cancel_on_disconnect(receive: Receive, task: asyncio.Task[Any]) -> No
     task.cancel()
 
 
-async def _read(receive: Receive) -> bytearray | None:
+async def _read(receive: Receive) -> bytes | None:
     """The request body, or None as soon as it exceeds the limit."""
-    body = bytearray()
+    parts = []
+    size = 0
     while True:
         message = await receive()
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
+        part = message.get("body", b"")
+        size += len(part)
+        if size > MAX_BODY_BYTES:
             return None
+        parts.append(part)
         if not message.get("more_body"):
-            return body
+            # A single part is not copied.
+            return b"".join(parts)
 
 
 def _reason(reason: str | None) -> bytes:
