@@ -7,6 +7,7 @@ with version 0.26.
 
 import logging
 import os
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import values
@@ -31,7 +32,7 @@ def reserve_shared_files() -> None:
     paths = [Path(folder, f"{kind}_{os.getpid()}.db") for kind in _KINDS]
     try:
         for path in paths:
-            with path.open("ab") as file:
+            with open(path, "ab", opener=partial(os.open, mode=0o600)) as file:
                 os.posix_fallocate(file.fileno(), 0, FILE_BYTES)
     except OSError as error:
         log.error(

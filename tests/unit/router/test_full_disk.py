@@ -41,6 +41,8 @@ def test_metrics_files_are_reserved(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     files = list(tmp_path.iterdir())
     assert len(files) == 3
     assert all(path.stat().st_blocks * 512 >= FILE_BYTES for path in files)
+    # They hold the names of API keys.
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
 
 
 @pytest.mark.usefixtures("full_disk")
