@@ -20,6 +20,7 @@ from triptych.loadtests.assignment import (
     ToConductor,
 )
 from triptych.loadtests.generator import Generator, session_for
+from triptych.workers.shared.host_ports import address_of
 
 REPORT_SECONDS = 1.0
 WAIT_SECONDS = 120.0
@@ -39,8 +40,7 @@ def join(host: str, port: int, name: str | None = None) -> None:
 async def _join(host: str, port: int, name: str) -> None:
     # An argument of a command may have bytes that are not UTF-8.
     name = name.encode(errors="replace").decode()
-    # In a URL, an address of IPv6 needs brackets.
-    address = f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+    address = address_of(host.strip("[]"), port)
     async with aiohttp.ClientSession() as session, await _connected(session, address, name) as conductor:
         try:
             plan = msgspec.json.decode(await conductor.receive_bytes(timeout=WAIT_SECONDS), type=Plan)

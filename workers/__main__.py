@@ -25,7 +25,7 @@ from triptych.workers.shared import logs
 from triptych.workers.shared.collector import freeze
 from triptych.workers.shared.contract import PoolName
 from triptych.workers.shared.families import BY_POOL
-from triptych.workers.shared.free_ports import why_taken
+from triptych.workers.shared.host_ports import address_of, why_taken
 from triptych.workers.shared.strict_settings import SettingsError, read_settings
 from triptych.workers.vllm_engine import StartError
 from triptych.workers.watchdog import Watchdog
@@ -150,7 +150,7 @@ async def serve(service: Embedder | CrossEncoder, settings: WorkerSettings) -> i
     watchdog = Watchdog(service.engine, settings.stall_seconds)
     watchdog.start(asyncio.get_running_loop())
     stopping = asyncio.gather(_stop_when_dead(service, server), _stop_when_wrong(app, server))
-    logger.info("ready on http://%s:%d", settings.host, settings.port)
+    logger.info("ready on http://%s", address_of(settings.host, settings.port))
     await server.serve()
     stopping.cancel()
     await asyncio.gather(stopping, return_exceptions=True)

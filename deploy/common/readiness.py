@@ -1,4 +1,4 @@
-"""Readiness and liveness probes over HTTP, and the addresses of servers."""
+"""Readiness and liveness probes over HTTP."""
 
 import asyncio
 import socket
@@ -35,11 +35,6 @@ async def _status(host: str, port: int, path: str, token: str | None, seconds: f
         return None
     except (httpx.HTTPError, TimeoutError):
         return 0
-
-
-def address_of(host: str, port: int) -> str:
-    """HOST:PORT as in a URL, where an address of IPv6 needs brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def reachable(host: str) -> str:

@@ -12,7 +12,6 @@ from dotenv import load_dotenv
 
 from triptych.deploy.common import machine, variants
 from triptych.deploy.common.child_process import ChildProcess
-from triptych.deploy.common.readiness import address_of
 from triptych.deploy.common.variants import DEMO_WARNING, Models
 from triptych.deploy.install import NoAnswer
 from triptych.deploy.local.output import Output
@@ -20,7 +19,7 @@ from triptych.deploy.local.specs import normalized, plan_router, plan_workers, w
 from triptych.deploy.local.supervisor import GaveUp, Spec, Supervisor
 from triptych.deploy.settings import DeploySettings
 from triptych.workers.settings import WorkerSettings
-from triptych.workers.shared.free_ports import why_taken
+from triptych.workers.shared.host_ports import address_of, why_taken
 from triptych.workers.shared.strict_settings import SettingsError, read_settings
 
 ENV_FILE = ".env"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from triptych.deploy.common.environments import QUIET, gpu_share_env, with_own_key
 from triptych.deploy.common.gpu_memory import verdict, weights_gib
-from triptych.deploy.common.readiness import address_of, reachable
+from triptych.deploy.common.readiness import reachable
 from triptych.deploy.common.variants import Models
 from triptych.deploy.local.supervisor import Spec
 from triptych.deploy.settings import DeploySettings
@@ -16,6 +16,7 @@ from triptych.router.pool.targets import document_of
 from triptych.router.settings import RouterSettings
 from triptych.workers.settings import WorkerSettings
 from triptych.workers.shared.contract import PoolName
+from triptych.workers.shared.host_ports import address_of
 from triptych.workers.shared.strict_settings import SettingsError, read_settings
 
 # Settings that differ for each process, and the setting to use instead. They are refused in the environment.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import AsyncFileLock, FileLock, Timeout
 
-from triptych.workers.shared.free_ports import why_taken
+from triptych.workers.shared.host_ports import why_taken
 
 POLL_SECONDS = 0.2
 

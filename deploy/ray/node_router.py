@@ -19,13 +19,13 @@ from ray import serve
 
 from triptych.deploy.common.child_process import ChildProcess
 from triptych.deploy.common.environments import settings_env, with_own_key
-from triptych.deploy.common.readiness import address_of, is_live, reachable
+from triptych.deploy.common.readiness import is_live, reachable
 from triptych.deploy.ray.book import Groups, RouterReport
 from triptych.deploy.ray.config import Routers
 from triptych.deploy.ray.directory import DirectoryClient, DirectoryLost, node_address, repeat, shared_token
 from triptych.deploy.ray.pressure import Pressure
 from triptych.workers.shared.contract import PoolName
-from triptych.workers.shared.free_ports import why_taken
+from triptych.workers.shared.host_ports import address_of, why_taken
 
 log = logging.getLogger("ray.serve")
 

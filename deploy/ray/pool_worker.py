@@ -12,12 +12,13 @@ from ray import serve
 
 from triptych.deploy.common.child_process import ChildProcess
 from triptych.deploy.common.environments import QUIET, gpu_share_env, settings_env
-from triptych.deploy.common.readiness import address_of, is_ready
+from triptych.deploy.common.readiness import is_ready
 from triptych.deploy.ray.book import Member
 from triptych.deploy.ray.config import ClusterConfig, Pool
 from triptych.deploy.ray.directory import DirectoryClient, DirectoryLost, node_address, repeat, shared_token
 from triptych.deploy.ray.locks import gpus_locked, take_port
 from triptych.workers.shared.contract import PoolName
+from triptych.workers.shared.host_ports import address_of
 
 log = logging.getLogger("ray.serve")
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from triptych.deploy.common.readiness import address_of
 from triptych.deploy.common.variants import Models, choose
 from triptych.deploy.local.specs import plan_router, plan_workers, with_token
 from triptych.deploy.local.supervisor import Spec
 from triptych.deploy.settings import DeploySettings
 from triptych.router.access.keys import KeyRing, read_keys
 from triptych.workers.shared.contract import POOLS
+from triptych.workers.shared.host_ports import address_of
 from triptych.workers.shared.strict_settings import SettingsError
 
 MODELS = Models({pool: f"/variants/{pool}" for pool in POOLS}, (), demo=frozenset(POOLS))

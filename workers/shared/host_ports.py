@@ -1,6 +1,11 @@
-"""Whether a port is free. Imports only the standard library."""
+"""Hosts and ports: how they are written, and whether one is free. Imports only the standard library."""
 
 import socket
+
+
+def address_of(host: str, port: int) -> str:
+    """HOST:PORT as in a URL, where an address of IPv6 needs brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def why_taken(host: str, port: int) -> str | None:
